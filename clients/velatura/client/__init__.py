@@ -1,0 +1,1 @@
+"""Sync and asyncio clients of a Velatura server."""

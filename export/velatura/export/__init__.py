@@ -1,0 +1,1 @@
+"""Torch networks and foreign checkpoints to checked ONNX bundles."""

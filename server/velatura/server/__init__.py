@@ -1,0 +1,1 @@
+"""The Velatura service: gRPC in, onnxruntime underneath."""
