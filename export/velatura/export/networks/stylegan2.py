@@ -1,0 +1,258 @@
+"""StyleGAN2 generator (Karras et al. 2020, arXiv:1912.04958; ADA: arXiv:2006.06676).
+
+The state-dict names are those of published checkpoints: `mapping.fc{i}`, `mapping.w_avg`,
+`synthesis.b{r}.conv{0,1}`, `synthesis.b{r}.torgb`. Weights are stored at unit variance and scaled at
+run time (equalised learning rate, Karras et al. 2018, arXiv:1710.10196).
+
+Modulated convolution is written for batching: the activations are scaled, convolved with the one
+shared weight, then demodulated. It equals the paper's per-sample weights and accepts any batch.
+Noise is a constant buffer, so that the same latents give the same image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_LEAKY_SLOPE = 0.2
+_LEAKY_GAIN = math.sqrt(2)  # keeps the variance of a leaky ReLU's output near one
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """What rebuilds a generator from its weights."""
+
+    resolution: int = 128
+    z_dim: int = 128
+    w_dim: int = 128
+    mapping_layers: int = 4
+    # Feature maps by resolution, from 4 up to `resolution`.
+    channels: Mapping[int, int] = field(
+        default_factory=lambda: {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16}
+    )
+    # Taps of the separable low-pass filter of the up-sampling layers; (1, 3, 3, 1) in the paper.
+    resample_filter: Sequence[int] = (1, 1)
+
+    @property
+    def num_ws(self) -> int:
+        """Layers of W+: two a resolution, the first of them shared by 4×4 and the last RGB layer."""
+        return 2 * int(math.log2(self.resolution)) - 2
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, _LEAKY_SLOPE) * _LEAKY_GAIN
+
+
+class FullyConnected(nn.Module):
+    """Linear layer with equalised learning rate: [N, in] → [N, out]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias_init: float = 0.0,
+        lr_multiplier: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+
+
+class MappingNetwork(nn.Module):
+    """z [N, z_dim] → w [N, w_dim], pulled towards the average by `truncation_psi` [N]."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.num_layers = config.mapping_layers
+        for i in range(config.mapping_layers):
+            width = config.z_dim if i == 0 else config.w_dim
+            setattr(self, f"fc{i}", FullyConnected(width, config.w_dim, lr_multiplier=0.01))
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(self, z: Tensor, truncation_psi: Tensor) -> Tensor:
+        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)  # [N, z_dim]
+        for i in range(self.num_layers):
+            x = _leaky(getattr(self, f"fc{i}")(x))  # [N, w_dim]
+        return self.w_avg + truncation_psi[:, None] * (x - self.w_avg)
+
+
+def fold_filter(weight: Tensor, taps: Sequence[int]) -> Tensor:
+    """Kernel [out, in, k, k] convolved with the separable filter `taps`: [out, in, k+t-1, k+t-1].
+
+    Up-sampling by two keeps its brightness when the taps sum to two along each axis.
+    """
+    taps_1d = torch.tensor(taps, dtype=weight.dtype, device=weight.device)
+    taps_1d = taps_1d * (2 / taps_1d.sum())
+    kernel = torch.outer(taps_1d, taps_1d)[None, None]  # [1, 1, t, t]
+    out_channels, in_channels, k, _ = weight.shape
+    flat = weight.reshape(out_channels * in_channels, 1, k, k)
+    margin = len(taps) - 1
+    folded = F.conv2d(F.pad(flat, [margin] * 4), kernel.flip((2, 3)))
+    return folded.reshape(out_channels, in_channels, k + margin, k + margin)
+
+
+def upsample_convolve(x: Tensor, weight: Tensor, taps: Sequence[int]) -> Tensor:
+    """Double the size, filter and convolve as one transposed convolution.
+
+    x [N, in, H, W], weight [out, in, k, k] (as a correlation) → [N, out, 2H, 2W].
+    """
+    folded = fold_filter(weight.flip((2, 3)), taps)
+    total = folded.shape[2]  # k + t - 1; even filters with odd kernels give even sizes
+    margin = (total - 2) // 2
+    return F.conv_transpose2d(x, folded.transpose(0, 1), stride=2, padding=margin)
+
+
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool, up_taps: Sequence[int] | None
+) -> Tensor:
+    """Convolution whose input channels are scaled by the styles (Karras et al. 2020, section 2.2).
+
+    x [N, in, H, W], weight [out, in, k, k], styles [N, in] → [N, out, H, W], or twice the size with
+    `up_taps`.
+    """
+    scaled = x * styles[:, :, None, None]  # [N, in, H, W]
+    if up_taps is None:
+        out = F.conv2d(scaled, weight, padding=weight.shape[2] // 2)
+    else:
+        out = upsample_convolve(scaled, weight, up_taps)
+    if not demodulate:
+        return out
+    energy = weight.square().sum(dim=(2, 3))  # [out, in]
+    norm = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, out]
+    return out * norm[:, :, None, None]
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3×3 convolution, noise, bias and leaky ReLU."""
+
+    noise_const: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        resolution: int,
+        config: GeneratorConfig,
+        *,
+        up: bool,
+    ) -> None:
+        super().__init__()
+        self.affine = FullyConnected(config.w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.weight_gain = 1 / math.sqrt(in_channels * 9)
+        self.up_taps = tuple(config.resample_filter) if up else None
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        x = modulated_conv2d(
+            x, self.weight * self.weight_gain, self.affine(w), demodulate=True, up_taps=self.up_taps
+        )
+        x = x + self.noise_const * self.noise_strength + self.bias[:, None, None]
+        return _leaky(x)  # [N, out, R, R]
+
+
+class ToRGB(nn.Module):
+    """1×1 modulated convolution to RGB, without demodulation."""
+
+    def __init__(self, in_channels: int, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.affine = FullyConnected(config.w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        styles = self.affine(w) * self.weight_gain
+        out = modulated_conv2d(x, self.weight, styles, demodulate=False, up_taps=None)
+        return out + self.bias[:, None, None]  # [N, 3, R, R]
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution: an up-sampling layer (but at 4×4), a second layer, and the skip to RGB."""
+
+    def __init__(self, resolution: int, config: GeneratorConfig) -> None:
+        super().__init__()
+        out_channels = config.channels[resolution]
+        self.first = resolution == 4
+        self.taps = tuple(config.resample_filter)
+        if self.first:
+            self.const = nn.Parameter(torch.randn(out_channels, 4, 4))
+        else:
+            in_channels = config.channels[resolution // 2]
+            self.conv0 = SynthesisLayer(in_channels, out_channels, resolution, config, up=True)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, resolution, config, up=False)
+        self.torgb = ToRGB(out_channels, config)
+
+    def forward(
+        self, x: Tensor | None, rgb: Tensor | None, ws: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """ws [N, 2 or 3, w_dim]: the layers of this block, the last one for RGB."""
+        if x is None or rgb is None:
+            x = self.const.expand(ws.shape[0], -1, -1, -1)  # [N, C, 4, 4]
+            x = self.conv1(x, ws[:, 0])
+            return x, self.torgb(x, ws[:, 1])
+        x = self.conv1(self.conv0(x, ws[:, 0]), ws[:, 1])
+        rgb = _upsample_rgb(rgb, self.taps) + self.torgb(x, ws[:, 2])
+        return x, rgb
+
+
+def _upsample_rgb(rgb: Tensor, taps: Sequence[int]) -> Tensor:
+    """[N, 3, H, W] → [N, 3, 2H, 2W], low-pass filtered."""
+    filter_1d = torch.tensor(taps, dtype=rgb.dtype, device=rgb.device)
+    filter_1d = filter_1d * (2 / filter_1d.sum())
+    kernel = torch.outer(filter_1d, filter_1d).expand(3, 1, -1, -1)  # [3, 1, t, t]
+    margin = (len(taps) - 2) // 2
+    return F.conv_transpose2d(rgb, kernel, stride=2, padding=margin, groups=3)
+
+
+class SynthesisNetwork(nn.Module):
+    """W+ latents [N, num_ws, w_dim] → image [N, 3, R, R], about [-1, 1]."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.resolutions = [2**i for i in range(2, int(math.log2(config.resolution)) + 1)]
+        for resolution in self.resolutions:
+            setattr(self, f"b{resolution}", SynthesisBlock(resolution, config))
+
+    def forward(self, w_plus: Tensor) -> Tensor:
+        x: Tensor | None = None
+        rgb: Tensor | None = None
+        start = 0
+        for resolution in self.resolutions:
+            count = 1 if resolution == 4 else 2
+            # The RGB layer reads the latent of the next block's first layer.
+            x, rgb = getattr(self, f"b{resolution}")(x, rgb, w_plus[:, start : start + count + 1])
+            start += count
+        assert rgb is not None
+        return rgb
+
+
+class Generator(nn.Module):
+    """Mapping and synthesis under the names of published checkpoints."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = MappingNetwork(config)
+        self.synthesis = SynthesisNetwork(config)
+
+    def forward(self, z: Tensor, truncation_psi: Tensor) -> Tensor:
+        w = self.mapping(z, truncation_psi)
+        w_plus = w[:, None].expand(-1, self.config.num_ws, -1)
+        image: Tensor = self.synthesis(w_plus)
+        return image

@@ -1,0 +1,1 @@
+"""Training of the W+ generator and its encoder."""
