@@ -58,7 +58,7 @@ class Edit(_message.Message):
     def __init__(self, direction: _Optional[_Union[DirectionEdit, _Mapping]] = ..., offset: _Optional[_Union[OffsetEdit, _Mapping]] = ..., reference: _Optional[_Union[ReferenceEdit, _Mapping]] = ...) -> None: ...
 
 class EditImageRequest(_message.Message):
-    __slots__ = ("image", "latent_token", "edits", "region", "generator", "segmenter", "output")
+    __slots__ = ("image", "latent_token", "edits", "region", "generator", "segmenter", "output", "frame")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     LATENT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     EDITS_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class EditImageRequest(_message.Message):
     GENERATOR_FIELD_NUMBER: _ClassVar[int]
     SEGMENTER_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
     image: _image_pb2.Image
     latent_token: bytes
     edits: _containers.RepeatedCompositeFieldContainer[Edit]
@@ -73,7 +74,8 @@ class EditImageRequest(_message.Message):
     generator: str
     segmenter: str
     output: _image_pb2.OutputOptions
-    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., latent_token: _Optional[bytes] = ..., edits: _Optional[_Iterable[_Union[Edit, _Mapping]]] = ..., region: _Optional[_Union[_region_pb2.Region, _Mapping]] = ..., generator: _Optional[str] = ..., segmenter: _Optional[str] = ..., output: _Optional[_Union[_image_pb2.OutputOptions, _Mapping]] = ...) -> None: ...
+    frame: _region_pb2.Box
+    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., latent_token: _Optional[bytes] = ..., edits: _Optional[_Iterable[_Union[Edit, _Mapping]]] = ..., region: _Optional[_Union[_region_pb2.Region, _Mapping]] = ..., generator: _Optional[str] = ..., segmenter: _Optional[str] = ..., output: _Optional[_Union[_image_pb2.OutputOptions, _Mapping]] = ..., frame: _Optional[_Union[_region_pb2.Box, _Mapping]] = ...) -> None: ...
 
 class EditImageResponse(_message.Message):
     __slots__ = ("image", "change", "latent_token", "models", "timings")
@@ -90,16 +92,18 @@ class EditImageResponse(_message.Message):
     def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., change: _Optional[_Union[_image_pb2.ChangeReport, _Mapping]] = ..., latent_token: _Optional[bytes] = ..., models: _Optional[_Iterable[_Union[_image_pb2.ModelVersion, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[_image_pb2.Timing, _Mapping]]] = ...) -> None: ...
 
 class EncodeRequest(_message.Message):
-    __slots__ = ("image", "generator", "with_reconstruction", "output")
+    __slots__ = ("image", "generator", "with_reconstruction", "output", "frame")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     GENERATOR_FIELD_NUMBER: _ClassVar[int]
     WITH_RECONSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
     image: _image_pb2.Image
     generator: str
     with_reconstruction: bool
     output: _image_pb2.OutputOptions
-    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., generator: _Optional[str] = ..., with_reconstruction: _Optional[bool] = ..., output: _Optional[_Union[_image_pb2.OutputOptions, _Mapping]] = ...) -> None: ...
+    frame: _region_pb2.Box
+    def __init__(self, image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., generator: _Optional[str] = ..., with_reconstruction: _Optional[bool] = ..., output: _Optional[_Union[_image_pb2.OutputOptions, _Mapping]] = ..., frame: _Optional[_Union[_region_pb2.Box, _Mapping]] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
     __slots__ = ("latent_token", "reconstruction", "reconstruction_psnr_db", "models", "timings")
