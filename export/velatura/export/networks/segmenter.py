@@ -1,0 +1,135 @@
+"""Semantic segmenters: DeepLabv3+ with a full-resolution refinement head, and U-Net with scSE attention.
+
+Both are `segmentation_models_pytorch` architectures that take an RGB image in [-1, 1] and return
+one logit per class at the input's own resolution. The state dict is that of the module below.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Architecture = Literal["deeplabv3plus", "unet_scse"]
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """What rebuilds a segmenter from its weights; written beside them as JSON."""
+
+    architecture: Architecture
+    encoder: str
+    classes: tuple[str, ...]
+    resolution: int = 128
+    decoder_channels: tuple[int, ...] = (128,)
+
+    @classmethod
+    def from_json(cls, text: str) -> SegmenterConfig:
+        """Raises ValueError when a field is missing, unknown or of the wrong kind."""
+        fields = json.loads(text)
+        try:
+            config = cls(
+                **{**fields, "classes": tuple(fields["classes"])}
+                | {"decoder_channels": tuple(fields["decoder_channels"])}
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a segmenter configuration: {error}") from error
+        if config.architecture not in ("deeplabv3plus", "unet_scse"):
+            raise ValueError(
+                f"architecture: unknown segmenter {config.architecture!r}; "
+                "use deeplabv3plus or unet_scse"
+            )
+        return config
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+
+def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class RefinedDeepLabV3Plus(nn.Module):
+    """DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611) whose logits are refined at strides 2 and 1.
+
+    The paper's decoder stops at stride 4 and interpolates; brows and spectacle frames are two to
+    three pixels wide at 128 px and would be lost there, so two narrow skip stages follow.
+
+    Input [N, 3, H, W] in [-1, 1], H and W divisible by 16; output logits [N, C, H, W].
+    """
+
+    def __init__(self, encoder: str, decoder_channels: int, classes: int) -> None:
+        super().__init__()
+        self.base = smp.DeepLabV3Plus(
+            encoder,
+            encoder_weights=None,
+            decoder_channels=decoder_channels,
+            classes=classes,
+            upsampling=1,
+        )
+        half_channels = self.base.encoder.out_channels[1]
+        self.refine_half = _conv_bn_relu(classes + half_channels, 24)
+        self.detail = _conv_bn_relu(3, 8)
+        self.refine_full = _conv_bn_relu(24 + 8, 16)
+        self.head = nn.Conv2d(16, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.base.encoder(image)
+        coarse = self.base.segmentation_head(self.base.decoder(features))  # [N, C, H/4, W/4]
+        coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
+        half = self.refine_half(torch.cat([coarse, features[1]], dim=1))  # [N, 24, H/2, W/2]
+        full = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
+        full = self.refine_full(torch.cat([full, self.detail(image)], dim=1))  # [N, 16, H, W]
+        return cast(Tensor, self.head(full))  # [N, C, H, W]
+
+
+def build_segmenter(config: SegmenterConfig) -> nn.Module:
+    """A segmenter with random weights; `image` [N, 3, H, W] in [-1, 1] → logits [N, C, H, W].
+
+    No weights are downloaded. Raises ValueError for a decoder that the architecture cannot have.
+    """
+    if config.architecture == "deeplabv3plus":
+        if len(config.decoder_channels) != 1:
+            raise ValueError("decoder_channels: deeplabv3plus takes exactly one width, e.g. [128]")
+        return RefinedDeepLabV3Plus(
+            config.encoder, config.decoder_channels[0], len(config.classes)
+        )
+    if len(config.decoder_channels) != 5:
+        raise ValueError("decoder_channels: unet_scse takes five widths, e.g. [128,64,32,16,16]")
+    return cast(
+        nn.Module,
+        smp.Unet(
+            config.encoder,
+            encoder_weights=None,
+            decoder_channels=config.decoder_channels,
+            decoder_attention_type="scse",
+            classes=len(config.classes),
+        ),
+    )
+
+
+def load_segmenter(weights: Path) -> tuple[nn.Module, SegmenterConfig]:
+    """Read `NAME.safetensors` and the `NAME.json` beside it; the network is in eval mode, float32.
+
+    Half-precision weights are widened. Raises ValueError on a bad configuration and RuntimeError
+    when the weights do not fit it.
+    """
+    config = SegmenterConfig.from_json(weights.with_suffix(".json").read_text())
+    network = build_segmenter(config)
+    state = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(weights).items()
+    }
+    network.load_state_dict(state, strict=True)
+    return network.eval(), config
