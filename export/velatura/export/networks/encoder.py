@@ -28,7 +28,7 @@ class EncoderConfig:
     w_dim: int = 128
     channels: tuple[int, ...] = (32, 64, 128, 128, 128)
     blocks: tuple[int, ...] = (1, 2, 2, 2, 1)
-    head_channels: int = 64
+    head_channels: int = 48
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.blocks):
@@ -106,7 +106,10 @@ class Encoder(nn.Module):
         features = config.head_channels * 4 * 4
         self.w0 = nn.Linear(features, config.w_dim)
         self.deltas = nn.Linear(features, (config.num_ws - 1) * config.w_dim)
-        nn.init.normal_(self.w0.weight, std=0.1 / math.sqrt(features))
+        # Features are divided by √features (equalised learning rate), or Adam's first steps would
+        # throw latents that sum hundreds of features far off.
+        self.head_gain = 1 / math.sqrt(features)
+        nn.init.normal_(self.w0.weight, std=0.1)
         nn.init.zeros_(self.w0.bias)
         # Deltas start at nothing, so that unlocking them does not disturb a trained w0.
         nn.init.zeros_(self.deltas.weight)
@@ -117,7 +120,7 @@ class Encoder(nn.Module):
         x = F.leaky_relu(self.stem(image), _SLOPE)  # [N, 32, R/2, R/2]
         for stage in self.stages:
             x = stage(x)
-        x = F.leaky_relu(self.neck(x), _SLOPE).flatten(1)  # [N, head_channels · 16]
+        x = F.leaky_relu(self.neck(x), _SLOPE).flatten(1) * self.head_gain  # [N, features]
         w0 = (self.w0(x) + self.w_avg).unsqueeze(1)  # [N, 1, w_dim]
         if self.delta_scale == 0:
             return w0.expand(-1, self.config.num_ws, -1)  # [N, num_ws, w_dim]
