@@ -1,0 +1,76 @@
+# The commands of this repository; `make help` lists them. Only Python 3.11 or later, pip and make
+# are needed (npm as well for the proto lint). Where packages come from is pip's and npm's own setting.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+RUN := .venv/bin
+DEV := .venv-dev/bin
+PIP := -m pip --disable-pip-version-check install --quiet
+PACKAGES := protos clients server export training
+DOCKERFILES := deploy/Dockerfile
+PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+
+.PHONY: help setup setup-dev demo serve test lint format typecheck bench proto models evaluate lock clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.complete ## Make .venv: protos, clients and server on onnxruntime, without torch
+
+setup-dev: .venv-dev/.complete ## Make .venv-dev: everything, with torch, the tests and the checks
+
+demo: setup ## Start a server, edit faces, stylise photographs, write one before/after picture
+	$(RUN)/python examples/demo.py
+
+serve: setup ## Run the server in the foreground with the embedded bundle
+	$(RUN)/velatura-server serve
+
+test: setup setup-dev ## Run every test
+	$(DEV)/pytest -q
+
+lint: setup-dev ## Check style, types, imports, protos, the compose file and the Dockerfiles
+	scripts/lint
+
+format: setup-dev ## Rewrite the Python files in the one style
+	$(DEV)/ruff check --fix --quiet . && $(DEV)/ruff format --quiet .
+
+typecheck: setup-dev ## Check the types alone
+	scripts/typecheck
+
+bench: setup ## Measure latency and throughput of a server on this machine
+	$(RUN)/python benchmarks/serving.py
+
+proto: setup-dev ## Write the Python stubs after a change of a .proto file
+	scripts/proto
+
+models: setup-dev ## Train, export and check the embedded bundle again (hours on a CPU)
+	scripts/models
+
+evaluate: setup-dev ## Measure the embedded bundle on held-out avatars and print the figures
+	scripts/evaluate
+
+lock: setup-dev ## Resolve the pyproject files into the constraints files
+	scripts/lock
+
+clean: ## Remove environments, caches and outputs; training runs stay
+	rm -rf .venv .venv-dev node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(PACKAGES) tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# An environment is complete when its stamp is newer than everything that defines it. pip itself
+# decides what there is to do, so that a second run only repairs.
+.venv/.complete: constraints.txt protos/pyproject.toml clients/pyproject.toml server/pyproject.toml
+	scripts/python-version $(PYTHON)
+	test -x $(RUN)/python || $(PYTHON) -m venv .venv
+	$(RUN)/python $(PIP) -c constraints.txt -e ./protos -e ./clients -e './server[cpu]'
+	touch $@
+
+# torch goes first and alone: the wheel of the pinned version then satisfies every package after it.
+.venv-dev/.complete: constraints.txt constraints-dev.txt $(PYPROJECTS)
+	scripts/python-version $(PYTHON)
+	test -x $(DEV)/python || $(PYTHON) -m venv .venv-dev
+	$(DEV)/python $(PIP) -c constraints-dev.txt pip torch torchvision
+	$(DEV)/python $(PIP) -c constraints-dev.txt --group dev \
+	    -e ./protos -e ./clients -e './server[cpu]' -e './export[style]' -e ./training
+	touch $@
