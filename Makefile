@@ -9,7 +9,6 @@ RUN := .venv/bin
 DEV := .venv-dev/bin
 PIP := -m pip --disable-pip-version-check install --quiet
 PACKAGES := protos clients server export training
-DOCKERFILES := deploy/Dockerfile
 PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 
 .PHONY: help setup setup-dev demo serve test lint format typecheck bench proto models evaluate lock clean
