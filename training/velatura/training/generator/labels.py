@@ -1,33 +1,66 @@
-"""Labels → w: how a generator is first taught, before any image is encoded."""
+"""Labels → w, the image loss and its figure: how a generator is first taught, before any image is encoded."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from velatura.training.avatars.parts import label_slices
+
+
+# Norm of one label's direction: w then varies by about a half in each dimension.
+_BASIS_GAIN = 1.5
 
 
 class LabelMapping(nn.Module):
-    """Label vectors [N, L] → w [N, w_dim].
+    """Label vectors [N, L] → w [N, w_dim], w_dim ≥ L: every label owns one direction of W.
 
-    The linear skip carries the labels through, so that moving one label moves w along one direction;
-    the two hidden layers add what depends on several labels together.
+    A fixed rotation: each layer's affine map can still read any mixture of labels out of w, adding a
+    label adds its direction exactly, and an encoder can be taught the latents before there is a
+    generator. Telling mixed labels apart is left to the generator; see `blend_labels`.
     """
 
-    def __init__(self, label_dim: int, w_dim: int, hidden: int = 256) -> None:
+    basis: Tensor
+
+    def __init__(self, label_dim: int, w_dim: int) -> None:
         super().__init__()
-        self.skip = nn.Linear(label_dim, w_dim)
-        self.fc0 = nn.Linear(label_dim, hidden)
-        self.fc1 = nn.Linear(hidden, hidden)
-        self.out = nn.Linear(hidden, w_dim)
-        nn.init.normal_(self.skip.weight, std=1.0)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        if w_dim < label_dim:
+            raise ValueError(f"w_dim: {w_dim} dimensions cannot hold {label_dim} labels")
+        basis = torch.empty(w_dim, label_dim)
+        nn.init.orthogonal_(basis, gain=_BASIS_GAIN, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("basis", basis)
 
     def forward(self, labels: Tensor) -> Tensor:
-        hidden = F.leaky_relu(self.fc1(F.leaky_relu(self.fc0(labels), 0.2)), 0.2)
-        w: Tensor = self.skip(labels) + self.out(hidden)
-        return w
+        return labels @ self.basis.t()
+
+    def labels_of(self, w: Tensor) -> Tensor:
+        """The labels [N, L] that w [N, w_dim] stands for; the part of w outside the basis is dropped."""
+        return w @ self.basis / _BASIS_GAIN**2
+
+
+def blend_labels(labels: Tensor, rng: torch.Generator, share: float = 0.3) -> Tensor:
+    """Soften one-hot codes of a share of the attributes, so that the right option still leads.
+
+    An edit adds "smile" to a face that is still partly "neutral", and truncation pulls every label
+    towards the average. A generator that has only seen one-hot codes answers with ghosts; one that
+    has seen the leading option at 0.5 to 1.9 beside weaker rivals shows the leading one, sharply.
+    """
+    blended = labels.clone()
+    count = labels.shape[0]
+    for attribute, place in label_slices().items():
+        if attribute == "background":
+            continue
+        code = labels[:, place]  # [N, K], one-hot
+        lead = torch.empty(count, 1).uniform_(0.5, 1.9, generator=rng)
+        margin = torch.empty(count, 1).uniform_(0.4, 1.2, generator=rng)
+        ceiling = (lead - margin).clamp_min(-0.3)
+        rivals = torch.rand(code.shape, generator=rng) * (ceiling + 0.35) - 0.35  # [N, K]
+        rivals = torch.where(torch.rand(code.shape, generator=rng) < 0.4, rivals, 0.0)
+        rivals = torch.minimum(rivals, lead - 0.4)
+        soft = torch.where(code > 0.5, lead, rivals)
+        chosen = torch.rand(count, 1, generator=rng) < share
+        blended[:, place] = torch.where(chosen, soft, code)
+    return blended
 
 
 class ImageLoss(nn.Module):

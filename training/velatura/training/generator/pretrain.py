@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +16,11 @@ from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
 from velatura.export.networks.stylegan2 import GeneratorConfig, SynthesisNetwork
-from velatura.training.avatars.compose import (
-    HELD_OUT_SEED,
-    compose_images,
-    label_vector,
-    sample_avatar,
-)
-from velatura.training.avatars.layers import LayerSet, render_layers
+from velatura.training.avatars.compose import HELD_OUT_SEED
+from velatura.training.avatars.dataset import avatar_batch, avatar_batches
+from velatura.training.avatars.layers import render_layers
 from velatura.training.avatars.parts import LABEL_DIM
-from velatura.training.generator.labels import ImageLoss, LabelMapping, psnr_db
+from velatura.training.generator.labels import ImageLoss, LabelMapping, blend_labels, psnr_db
 from velatura.training.runs.checkpoint import (
     checkpoint_path,
     flatten_module,
@@ -38,6 +33,7 @@ from velatura.training.runs.checkpoint import (
 )
 from velatura.training.runs.logbook import CsvLog, training_progress
 from velatura.training.runs.sample_grid import save_grid
+from velatura.training.runs.schedule import decayed_rate
 
 
 @dataclass(frozen=True)
@@ -48,8 +44,9 @@ class PretrainSettings:
     steps: int = 6000
     minutes: float = 0.0
     batch: int = 16
-    learning_rate: float = 2e-3
-    final_learning_rate: float = 2e-4
+    # Weights are stored at unit variance (equalised learning rate), so steps are larger than usual.
+    learning_rate: float = 1e-2
+    final_learning_rate: float = 1e-3
     seed: int = 1
     save_every: int = 250
     compile: bool = True
@@ -62,7 +59,7 @@ class LabelledGenerator(nn.Module):
         super().__init__()
         self.labels = LabelMapping(LABEL_DIM, config.w_dim)
         self.synthesis = SynthesisNetwork(config)
-        self.num_ws = config.num_ws
+        self.config = config
         for name, buffer in self.synthesis.named_buffers():
             # The constant noise becomes a learned map: it tells each layer where on the face it is.
             if name.endswith("noise_const"):
@@ -72,13 +69,24 @@ class LabelledGenerator(nn.Module):
                 nn.init.constant_(parameter, 0.1)
 
     def forward(self, labels: Tensor) -> Tensor:
-        w_plus = self.labels(labels)[:, None].expand(-1, self.num_ws, -1)  # [N, num_ws, w_dim]
+        w_plus = self.labels(labels)[:, None].expand(-1, self.config.num_ws, -1)  # [N, num_ws, w_dim]
         image: Tensor = self.synthesis(w_plus)
         return image
 
     def learned(self) -> list[Tensor]:
         """Parameters and the learned noise maps."""
         return [*self.parameters(), *(b for b in self.buffers() if b.requires_grad)]
+
+
+def load_labelled_generator(checkpoint: Path) -> LabelledGenerator:
+    """The averaged weights of a pretraining or joint checkpoint; the resolution is read off them."""
+    tensors, _ = load_checkpoint(checkpoint)
+    prefix = "ema" if any(n.startswith("ema.") for n in tensors) else "average.generator"
+    start = f"{prefix}.synthesis.b"
+    sizes = [int(n.removeprefix(start).split(".")[0]) for n in tensors if n.startswith(start)]
+    network = LabelledGenerator(GeneratorConfig(resolution=max(sizes)))
+    restore_module(prefix, network, tensors)
+    return network
 
 
 def pretrain(settings: PretrainSettings, out: Path, start_from: Path | None = None) -> float:
@@ -100,6 +108,7 @@ def pretrain(settings: PretrainSettings, out: Path, start_from: Path | None = No
     forward = torch.compile(network) if settings.compile else network
     log = CsvLog(out / "log.csv", ["loss", "psnr_db", "learning_rate", "seconds"], step)
     batches = avatar_batches(layers, settings.batch, settings.seed * 10_000_000 + step)
+    rng = torch.Generator().manual_seed(settings.seed + step)
     held_out = avatar_batch(range(HELD_OUT_SEED, HELD_OUT_SEED + 64), layers)
     started = time.monotonic() - spent
     value = 0.0
@@ -110,43 +119,24 @@ def pretrain(settings: PretrainSettings, out: Path, start_from: Path | None = No
             progress = max(step / settings.steps, elapsed / (settings.minutes * 60 or math.inf))
             if progress >= 1:
                 break
-            rate = _learning_rate(settings, progress, step)
+            rate = settings.learning_rate * decayed_rate(
+                progress, step, settings.final_learning_rate / settings.learning_rate
+            )
             for group in optimizer.param_groups:
                 group["lr"] = rate
             images, labels = next(batches)
-            loss = loss_of(forward(labels), images)
+            loss = loss_of(forward(blend_labels(labels, rng)), images)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.learned(), 1.0)
             optimizer.step()
             average.update_parameters(network)
             step += 1
-            _show(bar, task, step, float(loss))
+            _show(bar, task, step, float(loss.detach()))
             if step % settings.save_every == 0:
                 value = _keep(out, step, time.monotonic() - started, network, average.module, optimizer, held_out)
-                log.write(step, {"loss": float(loss), "psnr_db": value, "learning_rate": rate, "seconds": elapsed})
+                log.write(step, {"loss": float(loss.detach()), "psnr_db": value, "learning_rate": rate, "seconds": elapsed})
     return _keep(out, step, time.monotonic() - started, network, average.module, optimizer, held_out)
-
-
-def avatar_batch(seeds: range | list[int], layers: LayerSet) -> tuple[Tensor, Tensor]:
-    """Images float32 [N, 3, R, R] in [-1, 1] and label vectors float32 [N, L] of these seeds."""
-    avatars = [sample_avatar(seed) for seed in seeds]
-    labels = torch.stack([torch.from_numpy(label_vector(a)) for a in avatars])
-    return compose_images(avatars, layers).float() / 127.5 - 1, labels
-
-
-def avatar_batches(layers: LayerSet, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless training batches; seeds stay under the held-out ones."""
-    rng = torch.Generator().manual_seed(seed)
-    while True:
-        seeds = torch.randint(HELD_OUT_SEED, (batch,), generator=rng).tolist()
-        yield avatar_batch(seeds, layers)
-
-
-def _learning_rate(settings: PretrainSettings, progress: float, step: int) -> float:
-    warm = min(1.0, (step + 1) / 50)
-    span = settings.learning_rate - settings.final_learning_rate
-    return warm * (settings.final_learning_rate + span * (0.5 + 0.5 * math.cos(math.pi * progress)))
 
 
 def _show(bar: Progress, task: TaskID, step: int, loss: float) -> None:

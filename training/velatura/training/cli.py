@@ -1,0 +1,150 @@
+"""`velatura-train`: the avatar networks from nothing to weights, one command a step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Train, measure and assemble the avatar networks. Runs resume from their own folder.",
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an old run resumes.")]
+Minutes = Annotated[float, typer.Option(help="Time budget; 0 for none.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all.")]
+Compile = Annotated[bool, typer.Option(help="Compile the networks with torch.compile.")]
+WEIGHTS = Path("training/weights")
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count or os.cpu_count() or 1)
+
+
+@app.command()
+def generator(
+    out: Out = Path("runs/generator"),
+    resolution: Annotated[int, typer.Option(help="Height and width: 64 first, then 128.")] = 64,
+    steps: int = 6000,
+    minutes: Minutes = 0,
+    learning_rate: float = 1e-2,
+    start_from: Annotated[Path | None, typer.Option(help="Run of a lower resolution.")] = None,
+    threads: Threads = 0,
+    compile: Compile = True,
+) -> None:
+    """Teach the generator from labelled renders."""
+    _use_threads(threads)
+    from velatura.training.generator.pretrain import PretrainSettings, pretrain
+
+    settings = PretrainSettings(
+        resolution=resolution,
+        steps=steps,
+        minutes=minutes,
+        learning_rate=learning_rate,
+        compile=compile,
+    )
+    psnr = pretrain(settings, out, _checkpoint(start_from) if start_from else None)
+    typer.echo(f"held-out PSNR from labels: {psnr:.2f} dB")
+
+
+@app.command()
+def encoder(
+    out: Out = Path("runs/encoder"),
+    steps: int = 4000,
+    minutes: Minutes = 0,
+    learning_rate: float = 1e-3,
+    generator_learning_rate: float = 2e-3,
+    generator_run: Annotated[
+        Path | None, typer.Option(help="Generator to decode with: the second stage.")
+    ] = None,
+    encoder_run: Annotated[Path | None, typer.Option(help="First stage's run to go on from.")] = None,
+    threads: Threads = 0,
+    compile: Compile = True,
+) -> None:
+    """Teach the encoder: latents alone first, then images, together with the generator."""
+    _use_threads(threads)
+    from velatura.training.generator.encode import EncodeSettings, train_encoder
+
+    settings = EncodeSettings(
+        steps=steps,
+        minutes=minutes,
+        learning_rate=learning_rate,
+        generator_learning_rate=generator_learning_rate,
+        compile=compile,
+    )
+    figure = train_encoder(
+        settings,
+        out,
+        _checkpoint(generator_run) if generator_run else None,
+        _checkpoint(encoder_run) if encoder_run else None,
+    )
+    typer.echo(f"{'PSNR, dB' if generator_run else 'label accuracy'}: {figure:.4g}")
+
+
+@app.command()
+def segmenter(
+    out: Out = Path("runs/segmenter"),
+    steps: int = 3000,
+    minutes: Minutes = 0,
+    count: Annotated[int, typer.Option(help="Avatars to train on.")] = 6000,
+    folder: Annotated[
+        Path | None, typer.Option(help="Own data: images/, masks/ and classes.txt.")
+    ] = None,
+    architecture: Annotated[str, typer.Option(help="deeplabv3plus or unet_scse.")] = "deeplabv3plus",
+    backbone: Annotated[str, typer.Option(help="Encoder of segmentation_models_pytorch.")] = (
+        "tu-mobilenetv3_small_100"
+    ),
+    threads: Threads = 0,
+) -> None:
+    """Train a segmenter on avatars or on a folder of labelled images."""
+    _use_threads(threads)
+    from velatura.training.segmenter.run import SegmenterRun, run_segmenter
+
+    figures = run_segmenter(
+        SegmenterRun(out, steps, minutes, count, folder, architecture, backbone)
+    )
+    typer.echo(f"mIoU {figures['mIoU']:.4f}")
+
+
+@app.command()
+def assemble(
+    encoder_run: Annotated[Path, typer.Option()] = Path("runs/joint"),
+    segmenter_run: Annotated[Path, typer.Option()] = Path("runs/segmenter"),
+    weights: Annotated[Path, typer.Option(help="Where the bundle's weights go.")] = WEIGHTS,
+    mapping_steps: int = 8000,
+    threads: Threads = 0,
+) -> None:
+    """Collect trained runs into weights: generator with its mapping, encoder, segmenter."""
+    _use_threads(threads)
+    from velatura.training.assemble import assemble_weights
+
+    assemble_weights(_checkpoint(encoder_run), segmenter_run, weights, mapping_steps)
+
+
+@app.command()
+def evaluate(
+    weights: Annotated[Path, typer.Option()] = WEIGHTS,
+    count: Annotated[int, typer.Option(help="Held-out avatars.")] = 200,
+    threads: Threads = 0,
+) -> None:
+    """Find the directions, measure everything on held-out avatars, write both beside the weights."""
+    _use_threads(threads)
+    from velatura.training.report import measure_weights
+
+    measure_weights(weights, count)
+
+
+def _checkpoint(run: Path) -> Path:
+    """A run's newest checkpoint, or the file itself."""
+    from velatura.training.runs.checkpoint import latest_checkpoint
+
+    found = latest_checkpoint(run) if run.is_dir() else run if run.is_file() else None
+    if found is None:
+        raise typer.BadParameter(f"{run}: no checkpoint there; train it first")
+    return found

@@ -1,0 +1,1 @@
+"""Named directions of a generator's latent space."""

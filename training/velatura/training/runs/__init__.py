@@ -1,0 +1,1 @@
+"""What every training run leaves behind: checkpoints, a CSV log, sample grids."""
