@@ -1,0 +1,1 @@
+"""Images as arrays: codecs, regions, compositing, colour, tiling. numpy, Pillow, OpenCV only."""
