@@ -1,0 +1,1 @@
+"""Runs the bundle's networks: bundle registry, execution providers, sessions, dynamic batching."""

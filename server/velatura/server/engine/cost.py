@@ -1,0 +1,55 @@
+"""Learns what a batch costs, t(work) = a × work + b seconds, from every run: the scheduler's
+crystal ball.
+
+`work` counts items in units of the warm-up's item: 1 for networks of fixed size, the ratio of
+pixels for networks with free height and width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class CostModel:
+    """Least squares over exponentially fading moments; needs no history and follows a machine that
+    slows down.
+    """
+
+    weight: float = 0.05  # of the newest run, once there are enough
+    a: float = 0.0  # seconds per unit of work
+    b: float = 0.0  # seconds per run
+    runs: int = 0
+    _work: float = 0.0
+    _time: float = 0.0
+    _work2: float = 0.0
+    _work_time: float = 0.0
+
+    def estimate(self, work: float, runs: float = 1.0) -> float:
+        """Seconds for `work` units in `runs` batches; 0 before the first observation."""
+        return self.a * work + self.b * runs
+
+    def observe(self, work: float, seconds: float) -> None:
+        """Learn from one run."""
+        if self.runs:
+            # One stall of the machine must not teach that the network has become slow: growth is at
+            # most fourfold a run, which a true slowdown still reaches in a few.
+            seconds = min(seconds, 4.0 * self.estimate(work) + 1e-3)
+        self.runs += 1
+        share = max(self.weight, 1.0 / self.runs)  # a plain mean at first
+        self._work += share * (work - self._work)
+        self._time += share * (seconds - self._time)
+        self._work2 += share * (work * work - self._work2)
+        self._work_time += share * (work * seconds - self._work_time)
+        self._fit()
+
+    def _fit(self) -> None:
+        variance = self._work2 - self._work * self._work
+        if variance > 1e-3 * self._work2:
+            self.a = max(0.0, (self._work_time - self._work * self._time) / variance)
+        elif self.runs == 1:
+            self.a = self._time / self._work
+        # Without spread in the sizes the slope stays as it was, and only the level follows.
+        self.b = self._time - self.a * self._work
+        if self.b < 0.0:
+            self.a, self.b = self._time / self._work, 0.0
