@@ -8,6 +8,8 @@ PYTHON ?= python3
 RUN := .venv/bin
 DEV := .venv-dev/bin
 PIP := -m pip --disable-pip-version-check install --quiet
+# What the scripts run with; said aloud, since make hands a PYTHON from its command line on to them.
+TOOLS := BIN=$(CURDIR)/$(DEV) PYTHON=$(CURDIR)/$(DEV)/python
 PACKAGES := protos clients server export training
 PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 
@@ -30,28 +32,28 @@ test: setup setup-dev ## Run every test
 	$(DEV)/pytest -q
 
 lint: setup-dev ## Check style, types, imports, protos, the compose file and the Dockerfiles
-	scripts/lint
+	$(TOOLS) scripts/lint
 
 format: setup-dev ## Rewrite the Python files in the one style
 	$(DEV)/ruff check --fix --quiet . && $(DEV)/ruff format --quiet .
 
 typecheck: setup-dev ## Check the types alone
-	scripts/typecheck
+	$(TOOLS) scripts/typecheck
 
 bench: setup ## Measure latency and throughput of a server on this machine
 	$(RUN)/python benchmarks/serving.py
 
 proto: setup-dev ## Write the Python stubs after a change of a .proto file
-	scripts/proto
+	$(TOOLS) scripts/proto
 
 models: setup-dev ## Train, export and check the embedded bundle again (hours on a CPU)
-	scripts/models
+	$(TOOLS) scripts/models
 
 evaluate: setup-dev ## Measure the embedded bundle on held-out avatars and print the figures
-	scripts/evaluate
+	$(TOOLS) scripts/evaluate
 
 lock: setup-dev ## Resolve the pyproject files into the constraints files
-	scripts/lock
+	$(TOOLS) scripts/lock
 
 clean: ## Remove environments, caches and outputs; training runs stay
 	rm -rf .venv .venv-dev node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

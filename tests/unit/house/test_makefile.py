@@ -1,0 +1,66 @@
+"""The commands that people and scripts rely on are there and do what their names say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .repository import ROOT, run
+
+TARGETS = [
+    "help", "setup", "setup-dev", "demo", "serve", "test", "lint", "bench", "proto", "models",
+    "evaluate", "clean",
+]  # fmt: skip
+
+
+def commands_of(target: str) -> str:
+    """Every command that a target runs when nothing has been made yet, without running any."""
+    outcome = run("make", "--dry-run", "--always-make", "PYTHON=python3", target)
+    assert outcome.returncode == 0, outcome.stderr
+    return outcome.stdout
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_target_exists(target: str) -> None:
+    assert commands_of(target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_help_names_the_target(target: str) -> None:
+    assert re.search(rf"^  make {target} +[A-Z]", run("make", "help").stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_scripts_that_a_target_runs_are_there(target: str) -> None:
+    commands = commands_of(target)
+    for script in re.findall(r"\b(?:scripts|examples|benchmarks)/[\w./-]+", commands):
+        assert (ROOT / script).is_file(), f"make {target} runs {script}, which does not exist"
+
+
+def test_the_runtime_environment_is_made_without_the_developers_packages() -> None:
+    commands = commands_of("setup")
+    assert "-c constraints.txt -e ./protos -e ./clients -e './server[cpu]'" in commands
+    assert not re.search("torch|export|training|dev", commands)
+
+
+def test_torch_is_installed_before_everything_else_of_the_developers() -> None:
+    installs = [
+        line
+        for line in commands_of("setup-dev").splitlines()
+        if "pip" in line and "install" in line
+    ]
+    assert installs[0].endswith("-c constraints-dev.txt pip torch torchvision")
+
+
+def test_another_python_makes_the_environment_and_is_not_handed_to_the_scripts() -> None:
+    commands = run("make", "--dry-run", "--always-make", "PYTHON=python3.12", "proto").stdout
+    assert "python3.12 -m venv .venv-dev\n" in commands
+    assert f"PYTHON={ROOT}/.venv-dev/bin/python scripts/proto" in commands
+
+
+def test_tests_are_run_beside_a_runtime_environment() -> None:
+    commands = commands_of("test")
+    assert "-m venv .venv\n" in commands
+    assert "-m venv .venv-dev\n" in commands
+    assert commands.strip().endswith(".venv-dev/bin/pytest -q")
