@@ -93,8 +93,8 @@ def load_predictor() -> StylePredictor:
         take(f"blocks.{i}.depthwise", f"{scope}/depthwise/Relu6")
         take(f"blocks.{i}.project", f"{scope}/project/BatchNorm/FusedBatchNormV3")
     take("last", "MobilenetV2/Conv_1/Relu6")
-    take("code", "mobilenet_conv/Conv/BiasAdd")
-    state["code.weight"] = state["code.weight"].flatten(1)  # 1×1 convolution of one pixel
+    take("to_code", "mobilenet_conv/Conv/BiasAdd")
+    state["to_code.weight"] = state["to_code.weight"].flatten(1)  # 1×1 convolution of one pixel
     _require_empty(PREDICT, convs)
     network = StylePredictor()
     network.load_state_dict(state, strict=True)

@@ -78,14 +78,15 @@ class StylePredictor(nn.Module):
                 channels = out_channels
         self.blocks = nn.ModuleList(blocks)
         self.last = nn.Conv2d(channels, last_channels, 1)
-        self.code = nn.Linear(last_channels, code_dim)
+        # Not `code`: the exporter's graph modules have an attribute of that name.
+        self.to_code = nn.Linear(last_channels, code_dim)
 
     def forward(self, image: Tensor) -> Tensor:
         x = F.relu6(self.stem(image))  # [N, 32, H/2, W/2]
         for block in self.blocks:
             x = block(x)
         x = F.relu6(self.last(x))  # [N, 1280, H/32, W/32]
-        return cast(Tensor, self.code(x.mean(dim=(2, 3))))  # [N, 100]
+        return cast(Tensor, self.to_code(x.mean(dim=(2, 3))))  # [N, 100]
 
 
 class _StyledConv(nn.Module):
