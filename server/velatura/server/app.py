@@ -1,0 +1,244 @@
+"""Composition root: settings → bundle → engine → services → gRPC server; drain and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import time
+
+import grpc
+import structlog
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from velatura.server import __version__
+from velatura.server.engine.bundle import Bundle
+from velatura.server.engine.engine import EngineOptions, LocalEngine
+from velatura.server.health import HealthReporter
+from velatura.server.imaging.picture import Limits
+from velatura.server.observability.metrics import Metrics
+from velatura.server.pipelines.workers import Workers
+from velatura.server.rpc.auth import KeyRing
+from velatura.server.rpc.backend import Backend
+from velatura.server.rpc.catalog import CatalogServicer
+from velatura.server.rpc.edit import EditServicer
+from velatura.server.rpc.generate import GenerateServicer
+from velatura.server.rpc.interceptors import CallInterceptor
+from velatura.server.rpc.lifecycle import Lifecycle, State
+from velatura.server.rpc.segment import SegmentServicer
+from velatura.server.rpc.style import StyleServicer
+from velatura.server.settings import MIB, Settings, split_address
+from velatura.v1 import (
+    catalog_pb2,
+    catalog_pb2_grpc,
+    edit_pb2,
+    edit_pb2_grpc,
+    generate_pb2,
+    generate_pb2_grpc,
+    segment_pb2,
+    segment_pb2_grpc,
+    stylize_pb2,
+    stylize_pb2_grpc,
+)
+
+log = structlog.get_logger("velatura.server")
+
+# Time for answers that are already written to leave the socket.
+FLUSH_S = 2.0
+
+
+class StartError(Exception):
+    """The server cannot start; the message is for its operator."""
+
+
+class App:
+    """One server. `start`, then `drain`; or `run` for both with signals."""
+
+    def __init__(self, settings: Settings, bundle: Bundle) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self.engine = LocalEngine(bundle, engine_options(settings), self._metrics)
+        self._workers = Workers(settings.pixel_worker_count)
+        self.lifecycle = Lifecycle(settings.max_requests)
+        self._health = health.aio.HealthServicer()
+        self._reporter = HealthReporter(self.engine, self._health)
+        self._server: grpc.aio.Server | None = None
+        self.address = ""
+        self.metrics_address = ""
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. A second signal stops at once. Raises what `start` raises."""
+        stop, now = asyncio.Event(), asyncio.Event()
+
+        def on_signal() -> None:
+            (now if stop.is_set() else stop).set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        starting = asyncio.create_task(self.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            try:
+                await starting
+            except BaseException:
+                stopping.cancel()
+                await self.close()
+                raise
+            await stopping
+        else:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+        draining = asyncio.create_task(self.drain())
+        hurry = asyncio.create_task(now.wait())
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurry):
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(draining, hurry, return_exceptions=True)
+        await self.close()
+        log.info("stopped")
+
+    async def start(self) -> None:
+        """Listen (not yet ready), load and warm the networks, then serve. Raises `StartError` and engine errors."""
+        start = time.monotonic()
+        await self._listen()
+        await self.engine.start()
+        self._metrics.build_info.labels(
+            __version__,
+            platform.python_version(),
+            self.engine.bundle.manifest.name,
+            self.engine.bundle.manifest_sha256,
+        ).set(1)
+        self.lifecycle.state = State.SERVING
+        await self._reporter.follow()
+        log.info(
+            "serving",
+            listen=self.address,
+            metrics=self.metrics_address,
+            bundle=self.engine.bundle.manifest.name,
+            models=len(self.engine.bundle.manifest.models),
+            seconds=round(time.monotonic() - start, 2),
+        )
+
+    async def drain(self) -> None:
+        """Turn new requests away, and finish those in work, within the drain limit."""
+        self.lifecycle.state = State.DRAINING
+        await self._reporter.stop()
+        log.info("draining", in_flight=self.lifecycle.in_flight, limit_s=self._settings.drain_s)
+        if not await self.lifecycle.idle(self._settings.drain_s):
+            log.warning("drain limit reached", cancelled=self.lifecycle.in_flight)
+            return
+        if self._server is not None:
+            await self._server.stop(FLUSH_S)
+
+    async def close(self) -> None:
+        """Cancel what is left and let go of everything."""
+        if self._server is not None:
+            await self._server.stop(0)
+        await self.engine.close()
+        self._workers.close()
+        self._metrics.close()
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        backend = Backend(
+            self.engine,
+            self._workers,
+            self._metrics,
+            Limits(settings.max_image_mib * MIB, settings.max_pixels, settings.max_side),
+        )
+        keys = KeyRing.read(settings.api_keys)
+        interceptor = CallInterceptor(
+            self.lifecycle, self._metrics, keys, settings.default_deadline_s
+        )
+        server = grpc.aio.server(interceptors=[interceptor], options=channel_options(settings))
+        self._server = server
+        edit_pb2_grpc.add_EditServiceServicer_to_server(EditServicer(backend), server)
+        stylize_pb2_grpc.add_StyleServiceServicer_to_server(StyleServicer(backend), server)
+        segment_pb2_grpc.add_SegmentServiceServicer_to_server(SegmentServicer(backend), server)
+        generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateServicer(backend), server)
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(backend), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        channelz.add_channelz_servicer(server)
+        reflection.enable_server_reflection(service_names(), server)
+        await self._reporter.start()
+        self.address = bind(server, settings)
+        self.metrics_address = self._serve_metrics()
+        await server.start()
+
+    def _serve_metrics(self) -> str:
+        host, port = split_address(self._settings.metrics_listen)
+        try:
+            bound = self._metrics.serve_metrics(host.strip("[]"), port)
+        except OSError as error:
+            problem = error.strerror or str(error)
+            raise StartError(
+                f"{problem} (--metrics-listen, VELATURA_METRICS_LISTEN). "
+                "Is another server running? Choose another port, or 0 for a free one."
+            ) from None
+        return f"{host}:{bound}"
+
+
+def bind(server: grpc.aio.Server, settings: Settings) -> str:
+    """Bind the gRPC address, with TLS where a certificate is set; returns the address with the real port."""
+    host, _ = split_address(settings.listen)
+    try:
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+            port = server.add_secure_port(settings.listen, grpc.ssl_server_credentials([pair]))
+        else:
+            port = server.add_insecure_port(settings.listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise StartError(
+            f"cannot listen on {settings.listen} (--listen, VELATURA_LISTEN). "
+            "Is another server running there? Choose another address, or port 0 for a free one."
+        )
+    return f"{host}:{port}"
+
+
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """Options of the gRPC server."""
+    return [
+        ("grpc.max_receive_message_length", settings.message_bytes),
+        # An answer is bounded by the pixels that a request may have; its caller sets what it takes.
+        ("grpc.max_send_message_length", -1),
+        # Otherwise a second server on the same port would silently get half of the calls.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """The engine's part of the settings."""
+    return EngineOptions(
+        provider=settings.provider,
+        strict=settings.strict_provider,
+        gpu_mem_limit=settings.gpu_memory_mib * MIB,
+        intra_threads=settings.intra_threads,
+        instances=settings.instances,
+        max_batch_size=settings.max_batch_size,
+        max_queue_items=settings.max_queue_items,
+        max_queue_bytes=settings.max_queue_mib * MIB,
+        max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+    )
+
+
+def service_names() -> list[str]:
+    """Every service, as reflection lists them."""
+    files = (catalog_pb2, edit_pb2, generate_pb2, segment_pb2, stylize_pb2)
+    ours = [
+        service.full_name
+        for file in files
+        for service in file.DESCRIPTOR.services_by_name.values()
+    ]
+    return [
+        *ours,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflection.SERVICE_NAME,
+        "grpc.channelz.v1.Channelz",
+    ]

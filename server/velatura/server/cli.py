@@ -1,0 +1,90 @@
+"""The command `velatura-server`. Exit codes: 0 after a drain, 1 when starting fails, 2 for bad settings."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from velatura.server import __version__
+
+app = typer.Typer(
+    help="Serve image editing and style transfer over gRPC.", no_args_is_help=True, add_completion=False
+)
+
+FAILED, BAD_SETTINGS = 1, 2
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,  # the settings print their own, with every flag
+)
+def serve(context: typer.Context) -> None:
+    """Serve until SIGTERM. `serve --help` lists every setting."""
+    from velatura.server import settings as all_settings
+
+    try:
+        chosen = all_settings.load(context.args)
+    except all_settings.BadSettings as error:
+        _quit(str(error), BAD_SETTINGS)
+    from velatura.server.observability import logging
+
+    logging.configure(chosen.log_level, chosen.log_format)
+    from velatura.server.app import App, StartError
+    from velatura.server.engine.bundle import Bundle
+    from velatura.server.engine.errors import BundleError, EngineError
+
+    try:
+        bundle = Bundle.load(chosen.bundle)
+    except BundleError as error:
+        _quit(f"bundle (--bundle, VELATURA_BUNDLE): {error}", BAD_SETTINGS)
+    except EngineError as error:
+        _quit(str(error), FAILED)
+
+    async def main() -> None:
+        await App(chosen, bundle).run()
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(main())
+    except (StartError, EngineError) as error:
+        _quit(str(error), FAILED)
+
+
+@app.command()
+def check(bundle: Annotated[str, typer.Argument(help="Directory with manifest.json.")]) -> None:
+    """Check a bundle: hashes, shapes, graphs, directions."""
+    from velatura.server.engine.bundle import Bundle
+    from velatura.server.engine.errors import EngineError
+
+    try:
+        loaded = Bundle.load(bundle)
+    except EngineError as error:
+        _quit(str(error), FAILED)
+    typer.echo(f"{loaded.manifest.name} {loaded.manifest.version}: {len(loaded.manifest.models)} networks, good.")
+
+
+@app.command()
+def version() -> None:
+    """Print the server's version."""
+    typer.echo(__version__)
+
+
+def _loop_factory():  # type: ignore[no-untyped-def]
+    """uvloop's where it is installed (not on Windows)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _quit(message: str, code: int) -> None:
+    typer.echo(f"velatura-server: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,108 @@
+"""EditImage: find the latents, move them, and paint the difference back into the caller's own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from velatura.server.imaging.compositing import ChangeFigures, add_change, measure
+from velatura.server.imaging.frames import Frame, central_frame
+from velatura.server.imaging.picture import F32, U8, Picture
+from velatura.server.imaging.regions import RegionSpec
+from velatura.server.pipelines.encode import encode_view, network_view, picture_of, synthesise
+from velatura.server.pipelines.errors import InvalidRequest
+from velatura.server.pipelines.job import Job
+from velatura.server.pipelines.latents import Step, apply, check_steps, moves_of
+from velatura.server.pipelines.region_masks import check_region, labels_for_region, mask_of
+from velatura.server.pipelines.workers import both
+from velatura.v1.bundle_pb2 import DirectionEntry, GeneratorEntry, ModelEntry
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EditOrder:
+    """What to edit and how.
+
+    At least one of `picture` and `latents` (float32 [num_ws, w_dim]) is given. `frame` is the square that the
+    generator sees, the largest central one when None; `segmenter` is needed by regions with classes or clicks.
+    """
+
+    picture: Picture | None
+    latents: F32 | None
+    steps: Sequence[Step]
+    generator: GeneratorEntry
+    directions: Mapping[str, DirectionEntry]
+    region: RegionSpec | None = None
+    segmenter: ModelEntry | None = None
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edited:
+    """The edited picture, its latents float32 [num_ws, w_dim], and the change where there was a picture."""
+
+    picture: Picture
+    w_plus: F32
+    change: ChangeFigures | None
+
+
+async def edit(job: Job, order: EditOrder) -> Edited:
+    """Apply the steps to a picture, or to latents alone."""
+    check_steps(order.steps, order.generator, order.directions)
+    if order.picture is None:
+        return await _edit_latents(job, order)
+    picture = order.picture
+    check_region(order.region, order.segmenter, picture)
+    frame = order.frame or central_frame(picture.width, picture.height)
+    (w_plus, labels), moves = await both(
+        both(_latents(job, order, picture, frame), _labels(job, order, picture)),
+        moves_of(job, order.steps, order.generator, order.directions),
+    )
+    edited = apply(moves, w_plus)  # [num_ws, w_dim]
+    # One call for both images: they share a batch, so that rounding in the network cancels out.
+    before, after = await synthesise(job, np.stack([w_plus, edited]), order.generator)
+    rgb, change = await job.compute(
+        "composite", _composite, picture, before, after, frame, order, labels
+    )
+    return Edited(picture.with_rgb(rgb), edited, change)
+
+
+async def _edit_latents(job: Job, order: EditOrder) -> Edited:
+    """Without a picture the reconstruction stands in for it, at the generator's own size."""
+    if order.latents is None:
+        raise InvalidRequest.of("image", "there is nothing to edit. Send an image, a latent_token or both.")
+    moves = await moves_of(job, order.steps, order.generator, order.directions)
+    edited = apply(moves, order.latents)
+    if order.region is None:
+        (after,) = await synthesise(job, edited[None], order.generator)
+        return Edited(await job.compute("composite", picture_of, after), edited, None)
+    before, after = await synthesise(job, np.stack([order.latents, edited]), order.generator)
+    picture = await job.compute("composite", picture_of, before)
+    frame = central_frame(picture.width, picture.height)
+    check_region(order.region, order.segmenter, picture)
+    labels = await _labels(job, order, picture)
+    rgb, _ = await job.compute("composite", _composite, picture, before, after, frame, order, labels)
+    return Edited(picture.with_rgb(rgb), edited, None)
+
+
+async def _latents(job: Job, order: EditOrder, picture: Picture, frame: Frame) -> F32:
+    if order.latents is not None:
+        return order.latents
+    seen = await job.compute("prepare", network_view, picture, frame, order.generator.resolution)
+    return await encode_view(job, seen, order.generator)
+
+
+async def _labels(job: Job, order: EditOrder, picture: Picture) -> U8 | None:
+    return await labels_for_region(job, order.region, order.segmenter, picture)
+
+
+def _composite(
+    picture: Picture, before: F32, after: F32, frame: Frame, order: EditOrder, labels: U8 | None
+) -> tuple[U8, ChangeFigures]:
+    """Add the difference of two generated images [3, R, R] to the picture; uint8 [H, W, 3] and the figures."""
+    mask = mask_of(order.region, order.segmenter, picture, labels)
+    # Both are clipped first: what the generator overshoots is not visible and must not be added.
+    change = (np.clip(after, -1, 1) - np.clip(before, -1, 1)) * np.float32(127.5)  # [3, R, R]
+    rgb = add_change(picture.rgb, change.transpose(1, 2, 0), frame, mask)  # change: [R, R, 3]
+    return rgb, measure(picture.rgb, rgb, mask)

@@ -1,0 +1,148 @@
+"""Generate: sample a generator by seeds, a batch at a time, each sample handed out as soon as it is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from velatura.server.imaging.picture import F32, Picture
+from velatura.server.pipelines.encode import picture_of, synthesise
+from velatura.server.pipelines.errors import InvalidRequest, UnknownThing, Unsupported
+from velatura.server.pipelines.job import Job
+from velatura.server.pipelines.latents import Layers, Move, Step, apply, check_steps, moves_of
+from velatura.server.pipelines.workers import every
+from velatura.v1.bundle_pb2 import DirectionEntry, GeneratorEntry, ModelEntry
+
+SAMPLES_AT_ONCE = 8
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """Layers that come from the latent of a second seed."""
+
+    seed: int
+    layers: Layers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleOrder:
+    """What to sample. `truncation_psi` is 0..2; `class_name` is empty for unconditional generators."""
+
+    seeds: Sequence[int]
+    truncation_psi: float
+    generator: GeneratorEntry
+    steps: Sequence[Step]
+    directions: Mapping[str, DirectionEntry]
+    mixing: Mixing | None = None
+    class_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image with its seed; latents float32 [num_ws, w_dim]."""
+
+    index: int
+    seed: int
+    picture: Picture
+    w_plus: F32
+
+
+async def generate(job: Job, order: SampleOrder) -> AsyncIterator[Sample]:
+    """Samples in the order of the seeds; later batches are already running while earlier ones are taken."""
+    classes = _check(job, order)
+    check_steps(order.steps, order.generator, order.directions)
+    moves = await moves_of(job, order.steps, order.generator, order.directions)
+    starts = list(range(0, len(order.seeds), SAMPLES_AT_ONCE))
+    running: dict[int, asyncio.Task[list[Sample]]] = {}
+    try:
+        for place, start in enumerate(starts):
+            for ahead in starts[place : place + BATCHES_AHEAD]:
+                if ahead not in running:
+                    running[ahead] = asyncio.create_task(_batch(job, order, moves, classes, ahead))
+            for sample in await running[start]:
+                yield sample
+    finally:
+        # A failed batch or a caller who hangs up must not leave the others running on the device.
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+
+
+def _check(job: Job, order: SampleOrder) -> F32 | None:
+    """Refuse what the generator cannot do; the class weights [C] of a conditional one."""
+    generator = order.generator
+    if not generator.mapping:
+        raise Unsupported(
+            "generator",
+            f"the generator {generator.name!r} has no mapping network to sample from.",
+            "Choose another generator; ListModels shows them.",
+        )
+    if order.mixing is not None:
+        layers = order.mixing.layers
+        if layers.start >= layers.end or layers.end > generator.num_ws:
+            raise InvalidRequest.of(
+                layers.field,
+                f"{layers.start}..{layers.end} is no range of the generator's {generator.num_ws} layers. "
+                f"Use 0 ≤ start < end ≤ {generator.num_ws}.",
+            )
+    mapping = job.engine.bundle.model(generator.mapping)
+    return class_weights(mapping, order.class_name, generator.name)
+
+
+def class_weights(mapping: ModelEntry, class_name: str, generator: str) -> F32 | None:
+    """One-hot float32 [C] for a class-conditional mapping network, None for an unconditional one."""
+    conditional = any(spec.name == "class_weights" for spec in mapping.inputs)
+    if not conditional:
+        if class_name:
+            raise Unsupported(
+                "class_name",
+                f"the generator {generator!r} has no classes.",
+                "Leave class_name out, or choose a class-conditional generator; ListModels shows them.",
+            )
+        return None
+    if class_name not in mapping.labels:
+        raise UnknownThing("class", class_name, list(mapping.labels), "class_name")
+    weights = np.zeros(len(mapping.labels), np.float32)
+    weights[list(mapping.labels).index(class_name)] = 1
+    return weights
+
+
+async def _batch(
+    job: Job, order: SampleOrder, moves: Sequence[Move], classes: F32 | None, start: int
+) -> list[Sample]:
+    seeds = order.seeds[start : start + SAMPLES_AT_ONCE]
+    w_plus = await _map(job, order, seeds, classes)  # [N, num_ws, w_dim]
+    if order.mixing is not None:
+        second = await _map(job, order, [order.mixing.seed], classes)  # [1, num_ws, w_dim]
+        rows = slice(order.mixing.layers.start, order.mixing.layers.end)
+        w_plus[:, rows] = second[:, rows]
+    w_plus = apply(moves, w_plus)
+    images = await synthesise(job, w_plus, order.generator)  # [N, 3, R, R]
+    pictures = await every([job.compute("finish", picture_of, image) for image in images])
+    return [
+        Sample(start + place, seed, pictures[place], w_plus[place])
+        for place, seed in enumerate(seeds)
+    ]
+
+
+async def _map(job: Job, order: SampleOrder, seeds: Sequence[int], classes: F32 | None) -> F32:
+    """Latents float32 [N, num_ws, w_dim] of the seeds: one w for all layers."""
+    generator, count = order.generator, len(seeds)
+    inputs = {
+        "z": np.stack([latent_of_seed(seed, generator.z_dim) for seed in seeds]),  # [N, z_dim]
+        "truncation_psi": np.full(count, order.truncation_psi, np.float32),  # [N]
+    }
+    if classes is not None:
+        inputs["class_weights"] = np.repeat(classes[None], count, axis=0)  # [N, C]
+    outputs = await job.infer("mapping", generator.mapping, inputs)
+    return np.repeat(outputs["w"][:, None, :], generator.num_ws, axis=1)
+
+
+def latent_of_seed(seed: int, z_dim: int) -> F32:
+    """Standard normal z float32 [z_dim] of a seed 0..2**64-1; depends on nothing but the seed."""
+    source = np.random.Generator(np.random.Philox(key=seed))
+    return source.standard_normal(z_dim).astype(np.float32)

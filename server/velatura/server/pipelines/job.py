@@ -1,0 +1,69 @@
+"""What one request carries through its pipeline: the engine, the pool, its deadline, and its bookkeeping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from numpy.typing import NDArray
+
+from velatura.server.engine.engine import Engine
+from velatura.server.pipelines.workers import Workers
+from velatura.v1.bundle_pb2 import ModelEntry
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Job:
+    """One request on its way.
+
+    `deadline` is in `time.monotonic()` seconds, None for no limit. `models` collects every network that ran,
+    `timings` every stage's wall time in milliseconds, from the first start to the last end of that stage.
+    """
+
+    def __init__(self, engine: Engine, workers: Workers, deadline: float | None = None) -> None:
+        self.engine = engine
+        self.deadline = deadline
+        self._workers = workers
+        self._models: dict[str, ModelEntry] = {}
+        self._spans: dict[str, tuple[float, float]] = {}
+
+    @property
+    def models(self) -> list[ModelEntry]:
+        """Networks that took part, in the order of their first run."""
+        return list(self._models.values())
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Milliseconds by stage, in the order in which the stages began."""
+        spans = sorted(self._spans.items(), key=lambda item: item[1])
+        return {stage: (end - start) * 1000 for stage, (start, end) in spans}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as a stage; blocks of one name that overlap or follow each other are one stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            first, last = self._spans.get(name, (start, start))
+            self._spans[name] = (min(first, start), max(last, time.monotonic()))
+
+    async def infer(
+        self, stage: str, model: str, inputs: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Run a network on arrays that lead with the batch axis; raises the engine's errors."""
+        with self.stage(stage):
+            outputs = await self.engine.run(model, inputs, deadline=self.deadline)
+        self._models.setdefault(model, self.engine.bundle.model(model))
+        return outputs
+
+    async def compute(
+        self, stage: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function on pixels in the pool, as a stage."""
+        with self.stage(stage):
+            return await self._workers.run(function, *args, **kwargs)

@@ -1,0 +1,93 @@
+"""Images between the wire and `Picture`; every decode and encode runs in the thread pool."""
+
+from __future__ import annotations
+
+import time
+
+from velatura.server.imaging import codecs
+from velatura.server.imaging.compositing import ChangeFigures
+from velatura.server.imaging.picture import U8, ImageFormat, Limits, Picture
+from velatura.server.pipelines.errors import InvalidRequest
+from velatura.server.pipelines.job import Job
+from velatura.server.rpc.backend import Backend
+from velatura.v1 import image_pb2
+
+DEFAULT_QUALITY = 95
+
+_FORMATS = {
+    image_pb2.IMAGE_FORMAT_PNG: ImageFormat.PNG,
+    image_pb2.IMAGE_FORMAT_JPEG: ImageFormat.JPEG,
+    image_pb2.IMAGE_FORMAT_WEBP: ImageFormat.WEBP,
+    image_pb2.IMAGE_FORMAT_RAW: ImageFormat.RAW,
+}
+
+
+async def read_image(job: Job, backend: Backend, image: image_pb2.Image, field: str) -> Picture:
+    """The picture in a message; raises `ImageError` naming `field`."""
+    start = time.monotonic()
+    picture = await job.compute("decode", _decode, image, backend.limits, field)
+    _observe(backend, "decode", picture, picture.source_format, start)
+    return picture
+
+
+def _decode(image: image_pb2.Image, limits: Limits, field: str) -> Picture:
+    if image.WhichOneof("source") == "raw":
+        raw = image.raw
+        where = f"{field}.raw"
+        return codecs.decode_raw(raw.width, raw.height, raw.channels, raw.data, limits, where)
+    return codecs.decode(image.encoded, limits, field)
+
+
+def output_format(
+    options: image_pb2.OutputOptions, source: ImageFormat = ImageFormat.PNG, field: str = "output"
+) -> ImageFormat:
+    """The format to write: the one asked for, or the source's own. Refuses options that it cannot honour."""
+    wanted = _FORMATS.get(options.format, source)
+    if options.lossless and wanted is ImageFormat.JPEG:
+        raise InvalidRequest.of(
+            f"{field}.lossless", "JPEG always loses. Ask for WebP or PNG, or leave lossless out."
+        )
+    return wanted
+
+
+async def write_image(
+    job: Job,
+    backend: Backend,
+    picture: Picture,
+    options: image_pb2.OutputOptions,
+    wanted: ImageFormat,
+) -> image_pb2.Image:
+    """The message with a picture in the wanted format."""
+    start = time.monotonic()
+    quality = options.quality or DEFAULT_QUALITY
+    data = await job.compute("encode", codecs.encode, picture, wanted, quality, options.lossless)
+    _observe(backend, "encode", picture, wanted, start)
+    if wanted is not ImageFormat.RAW:
+        return image_pb2.Image(encoded=data)
+    channels = 3 if picture.alpha is None else 4
+    raw = image_pb2.RawImage(
+        width=picture.width, height=picture.height, channels=channels, data=data
+    )
+    return image_pb2.Image(raw=raw)
+
+
+async def write_grey(job: Job, samples: U8) -> image_pb2.Image:
+    """The message with uint8 [H, W] samples as a grey PNG."""
+    return image_pb2.Image(encoded=await job.compute("encode", codecs.encode_grey, samples))
+
+
+def change_report(change: ChangeFigures) -> image_pb2.ChangeReport:
+    """The figures of a change as a message."""
+    return image_pb2.ChangeReport(
+        max_difference_outside=change.max_difference_outside,
+        mean_difference_inside=change.mean_difference_inside,
+        region_share=change.region_share,
+    )
+
+
+def _observe(
+    backend: Backend, operation: str, picture: Picture, kind: ImageFormat, start: float
+) -> None:
+    # The pool's queue is part of the time: it is what the caller waits for.
+    backend.metrics.codec_seconds.labels(operation, kind.value).observe(time.monotonic() - start)
+    backend.metrics.pixels.labels(operation).inc(picture.width * picture.height)
