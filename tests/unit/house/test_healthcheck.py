@@ -6,9 +6,11 @@ import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from velatura.server import healthcheck
@@ -57,6 +59,33 @@ def test_one_service(target: str, servicer: health.HealthServicer) -> None:
 def test_unknown_service(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert healthcheck.main(["--target", target, "--service", "no.Such"]) == 1
     assert capsys.readouterr().out == "NOT_FOUND\n"
+
+
+def test_tls(
+    servicer: health.HealthServicer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("images.example.org")
+    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    server = grpc.server(ThreadPoolExecutor(max_workers=2))
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    credentials = grpc.ssl_server_credentials([(issued.private_key_pem.bytes(), chain)])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    asked = ["--target", f"127.0.0.1:{port}", "--ca", str(tmp_path / "ca.pem")]
+    try:
+        assert healthcheck.main([*asked, "--server-name", "images.example.org"]) == 0
+        assert healthcheck.main([*asked, "--server-name", "other.example.org"]) == 1
+        assert healthcheck.main(asked[:2]) == 1  # plain text to a server with TLS
+    finally:
+        server.stop(grace=None).wait()
+    assert capsys.readouterr().out == "SERVING\nUNAVAILABLE\nUNAVAILABLE\n"
+
+
+def test_missing_certificates(capsys: pytest.CaptureFixture[str]) -> None:
+    assert healthcheck.main(["--ca", "/no/such.pem"]) == 1
+    assert capsys.readouterr().out == "--ca: /no/such.pem: No such file or directory\n"
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
