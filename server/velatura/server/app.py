@@ -69,7 +69,8 @@ class App:
         self.metrics_address = ""
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. A second signal stops at once. Raises what `start` raises."""
+        """Serve until SIGTERM or SIGINT, then drain. A second signal stops at once. Raises what
+        `start` raises."""
         stop, now = asyncio.Event(), asyncio.Event()
 
         def on_signal() -> None:
@@ -103,7 +104,8 @@ class App:
         log.info("stopped")
 
     async def start(self) -> None:
-        """Listen (not yet ready), load and warm the networks, then serve. Raises `StartError` and engine errors."""
+        """Listen (not yet ready), load and warm the networks, then serve. Raises `StartError` and
+        engine errors."""
         start = time.monotonic()
         await self._listen()
         await self.engine.start()
@@ -184,7 +186,8 @@ class App:
 
 
 def bind(server: grpc.aio.Server, settings: Settings) -> str:
-    """Bind the gRPC address, with TLS where a certificate is set; returns the address with the real port."""
+    """Bind the gRPC address, with TLS where a certificate is set; returns the address with the real
+    port."""
     host, _ = split_address(settings.listen)
     try:
         if settings.tls_cert is not None and settings.tls_key is not None:
@@ -232,9 +235,7 @@ def service_names() -> list[str]:
     """Every service, as reflection lists them."""
     files = (catalog_pb2, edit_pb2, generate_pb2, segment_pb2, stylize_pb2)
     ours = [
-        service.full_name
-        for file in files
-        for service in file.DESCRIPTOR.services_by_name.values()
+        service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()
     ]
     return [
         *ours,

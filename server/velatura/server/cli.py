@@ -1,16 +1,20 @@
-"""The command `velatura-server`. Exit codes: 0 after a drain, 1 when starting fails, 2 for bad settings."""
+"""The command `velatura-server`. Exit codes: 0 after a drain, 1 when starting fails, 2 for bad
+settings."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, cast
 
 import typer
 
 from velatura.server import __version__
 
 app = typer.Typer(
-    help="Serve image editing and style transfer over gRPC.", no_args_is_help=True, add_completion=False
+    help="Serve image editing and style transfer over gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 FAILED, BAD_SETTINGS = 1, 2
@@ -67,7 +71,8 @@ def check(bundle: Annotated[str, typer.Argument(help="Directory with manifest.js
         loaded = Bundle.load(bundle)
     except EngineError as error:
         _quit(str(error), FAILED)
-    typer.echo(f"{loaded.manifest.name} {loaded.manifest.version}: {len(loaded.manifest.models)} networks, good.")
+    manifest = loaded.manifest
+    typer.echo(f"{manifest.name} {manifest.version}: {len(manifest.models)} networks, good.")
 
 
 @app.command()
@@ -76,13 +81,13 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _loop_factory():  # type: ignore[no-untyped-def]
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where it is installed (not on Windows)."""
     try:
         import uvloop
     except ImportError:
         return None
-    return uvloop.new_event_loop
+    return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
 
 
 def _quit(message: str, code: int) -> None:

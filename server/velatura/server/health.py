@@ -1,4 +1,5 @@
-"""Tells grpc.health.v1 the truth: which services have all their networks ready, polled from the engine."""
+"""Tells grpc.health.v1 the truth: which services have all their networks ready, polled from the
+engine."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ OVERALL = ""
 
 
 def networks_by_service(bundle: Bundle) -> dict[str, list[str]]:
-    """The networks that each service cannot do without; a service whose bundle has none of them gets an empty list."""
+    """The networks that each service cannot do without; a service whose bundle has none of them
+    gets an empty list."""
     generators = bundle.manifest.generators
     styles = (Role.ROLE_STYLE_PREDICTOR, Role.ROLE_STYLE_TRANSFORMER, Role.ROLE_PRESET_STYLE)
     return {
@@ -92,7 +94,7 @@ class HealthReporter:
 
 
 def service_states(engine: Engine, needs: Mapping[str, Sequence[str]]) -> dict[str, bool]:
-    """Whether each service, and all that the bundle has networks for ("" is the whole), can serve."""
+    """Whether each service can serve, and, under "", whether every network is ready."""
     states = {
         service: bool(models) and all(engine.ready(model) for model in models)
         for service, models in needs.items()

@@ -1,7 +1,8 @@
-"""Every setting of the server, once: as a flag, as an environment variable and as a key of a TOML file.
+"""Every setting of the server, once: as a flag, as an environment variable and as a key of a TOML
+file.
 
-`max_queue_items` is `--max-queue-items`, `VELATURA_MAX_QUEUE_ITEMS` and `max_queue_items = …`. Flags beat the
-environment, the environment beats the file, the file beats the defaults.
+`max_queue_items` is `--max-queue-items`, `VELATURA_MAX_QUEUE_ITEMS` and `max_queue_items = …`.
+Flags beat the environment, the environment beats the file, the file beats the defaults.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import (
@@ -33,7 +34,7 @@ MIB = 1024 * 1024
 MESSAGE_SLACK = MIB
 
 
-class BadSettings(Exception):
+class BadSettings(Exception):  # noqa: N818 - says what is wrong
     """Settings that cannot be used; the message has one line for each, naming flag and variable."""
 
 
@@ -60,7 +61,8 @@ Address = Annotated[str, AfterValidator(_address)]
 
 
 def default_bundle() -> Path:
-    """The embedded bundle of a source checkout, found from this file; else `models` in the working directory."""
+    """The embedded bundle of a source checkout, found from this file; else `models` in the working
+    directory."""
     for parent in Path(__file__).resolve().parents:
         candidate = parent / "models"
         if (candidate / "manifest.json").is_file():
@@ -69,8 +71,9 @@ def default_bundle() -> Path:
 
 
 class Settings(BaseSettings):
-    """Settings of the server. Each is also an environment variable (--max-pixels is VELATURA_MAX_PIXELS) and a key
-    of the TOML file named by --config (max_pixels); flags beat variables, variables beat the file."""
+    """Settings of the server. Each is also an environment variable (--max-pixels is
+    VELATURA_MAX_PIXELS) and a key of the TOML file named by --config (max_pixels); flags beat
+    variables, variables beat the file."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -83,7 +86,9 @@ class Settings(BaseSettings):
     )
 
     config: Path | None = Field(None, description="TOML file with settings")
-    listen: Address = Field("127.0.0.1:8500", description="gRPC address, host:port; port 0 takes a free one")
+    listen: Address = Field(
+        "127.0.0.1:8500", description="gRPC address, host:port; port 0 takes a free one"
+    )
     metrics_listen: Address = Field(
         "127.0.0.1:9090", description="address of GET /metrics, host:port; port 0 takes a free one"
     )
@@ -93,39 +98,62 @@ class Settings(BaseSettings):
     strict_provider: bool = Field(
         False, description="refuse to start when the wanted provider is not really used"
     )
-    gpu_memory_mib: int = Field(0, ge=0, description="most device memory for each network, MiB; 0 for no limit")
-    intra_threads: int = Field(0, ge=0, le=1024, description="CPU threads a network's run uses; 0 for all")
+    gpu_memory_mib: int = Field(
+        0, ge=0, description="most device memory for each network, MiB; 0 for no limit"
+    )
+    intra_threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads a network's run uses; 0 for all"
+    )
     instances: int = Field(1, ge=1, le=64, description="batches of one network that run at a time")
     pixel_threads: int = Field(
-        0, ge=0, le=1024, description="threads for decoding, compositing and encoding; 0 for one a CPU, at least 2"
+        0,
+        ge=0,
+        le=1024,
+        description="threads for decoding, compositing and encoding; 0 for one a CPU, at least 2",
     )
 
     max_batch_size: int = Field(8, ge=1, le=1024, description="most items in a batch")
     max_queue_items: int = Field(256, ge=1, description="most items that wait for one network")
     max_queue_mib: int = Field(512, ge=1, description="most bytes that wait for one network, MiB")
     max_queue_delay_ms: float = Field(
-        0, ge=0, le=1000, description="longest wait for a batch to fill while the device is free, ms"
+        0,
+        ge=0,
+        le=1000,
+        description="longest wait for a batch to fill while the device is free, ms",
     )
     max_requests: int = Field(256, ge=1, description="most requests in work at once")
-    max_image_mib: int = Field(32, ge=1, le=1024, description="most bytes of one image as sent, MiB")
-    max_message_mib: int = Field(
-        0, ge=0, le=2047, description="most bytes of a request, MiB; 0 for the image limit and 1 MiB more"
+    max_image_mib: int = Field(
+        32, ge=1, le=1024, description="most bytes of one image as sent, MiB"
     )
-    max_pixels: int = Field(16_777_216, ge=1, le=268_435_456, description="most pixels of one image")
+    max_message_mib: int = Field(
+        0,
+        ge=0,
+        le=2047,
+        description="most bytes of a request, MiB; 0 for the image limit and 1 MiB more",
+    )
+    max_pixels: int = Field(
+        16_777_216, ge=1, le=268_435_456, description="most pixels of one image"
+    )
     max_side: int = Field(16_384, ge=1, le=65_500, description="longest side of one image, pixels")
 
     default_deadline_s: float = Field(
         60, gt=0, le=86_400, description="time for a request whose caller sets no deadline, s"
     )
-    drain_s: float = Field(30, ge=0, le=3600, description="time for requests in work to finish after SIGTERM, s")
+    drain_s: float = Field(
+        30, ge=0, le=3600, description="time for requests in work to finish after SIGTERM, s"
+    )
 
-    tls_cert: FilePath | None = Field(None, description="PEM certificate chain; with tls-key, serves TLS")
+    tls_cert: FilePath | None = Field(
+        None, description="PEM certificate chain; with tls-key, serves TLS"
+    )
     tls_key: FilePath | None = Field(None, description="PEM private key")
     api_keys: FilePath | None = Field(
         None, description="file with one API key a line; callers send 'authorization: Bearer KEY'"
     )
 
-    log_level: LogLevel = Field(LogLevel.INFO, description="least level that is logged: debug, info, warning or error")
+    log_level: LogLevel = Field(
+        LogLevel.INFO, description="least level that is logged: debug, info, warning or error"
+    )
     log_format: LogFormat = Field(LogFormat.CONSOLE, description="console (for people) or json")
 
     @model_validator(mode="after")
@@ -147,25 +175,26 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags come in front of these (see `load`)."""
         return (env_settings, init_settings)
 
 
 def load(arguments: Sequence[str]) -> Settings:
-    """The settings from flags, environment and file. Raises `BadSettings`; `--help` prints and exits."""
+    """The settings from flags, environment and file. Raises `BadSettings`; `--help` prints and
+    exits."""
     try:
         file = _read_file(_config_path(arguments))
         flags: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
             Settings, cli_parse_args=list(arguments)
         )
         # The file's values stand in for arguments of the constructor, the weakest source.
-        return Settings(_cli_settings_source=flags, **file)  # type: ignore[call-arg]
+        return Settings(_cli_settings_source=flags, **file)
     except ValidationError as error:
         raise BadSettings("\n".join(_line(each) for each in error.errors())) from None
     except SettingsError as error:
@@ -181,15 +210,19 @@ def _config_path(arguments: Sequence[str]) -> Path | None:
     return Path(given) if given else None
 
 
-def _read_file(path: Path | None) -> dict[str, object]:
+def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        raise BadSettings(f"config (--config, {ENV_PREFIX}CONFIG): {path}: {error.strerror}.") from None
+        raise BadSettings(
+            f"config (--config, {ENV_PREFIX}CONFIG): {path}: {error.strerror}."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings(f"config (--config, {ENV_PREFIX}CONFIG): {path} is not TOML: {error}.") from None
+        raise BadSettings(
+            f"config (--config, {ENV_PREFIX}CONFIG): {path} is not TOML: {error}."
+        ) from None
 
 
 def _line(error: object) -> str:

@@ -1,4 +1,5 @@
-"""Logs: one line an event on stderr, JSON or for people; the standard library's records go the same way."""
+"""Logs: one line an event on stderr, JSON or for people; the standard library's records go the same
+way."""
 
 from __future__ import annotations
 

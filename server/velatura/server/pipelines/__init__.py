@@ -1,1 +1,4 @@
-"""What each RPC does, told from top to bottom in terms of the engine and of images; no protobuf, no gRPC."""
+"""What each RPC does, told from top to bottom in terms of the engine and of images.
+
+Nothing here knows gRPC or the messages of the wire; of protobuf only the bundle's own entries.
+"""

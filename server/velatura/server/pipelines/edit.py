@@ -1,4 +1,5 @@
-"""EditImage: find the latents, move them, and paint the difference back into the caller's own pixels."""
+"""EditImage: find the latents, move them, and paint the difference back into the caller's own
+pixels."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ from velatura.v1.bundle_pb2 import DirectionEntry, GeneratorEntry, ModelEntry
 class EditOrder:
     """What to edit and how.
 
-    At least one of `picture` and `latents` (float32 [num_ws, w_dim]) is given. `frame` is the square that the
-    generator sees, the largest central one when None; `segmenter` is needed by regions with classes or clicks.
+    At least one of `picture` and `latents` (float32 [num_ws, w_dim]) is given. `frame` is the
+    square that the generator sees, the largest central one when None; `segmenter` is needed by
+    regions with classes or clicks.
     """
 
     picture: Picture | None
@@ -40,7 +42,8 @@ class EditOrder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edited:
-    """The edited picture, its latents float32 [num_ws, w_dim], and the change where there was a picture."""
+    """The edited picture, its latents float32 [num_ws, w_dim], and the change where there was a
+    picture."""
 
     picture: Picture
     w_plus: F32
@@ -71,7 +74,9 @@ async def edit(job: Job, order: EditOrder) -> Edited:
 async def _edit_latents(job: Job, order: EditOrder) -> Edited:
     """Without a picture the reconstruction stands in for it, at the generator's own size."""
     if order.latents is None:
-        raise InvalidRequest.of("image", "there is nothing to edit. Send an image, a latent_token or both.")
+        raise InvalidRequest.of(
+            "image", "there is nothing to edit. Send an image, a latent_token or both."
+        )
     moves = await moves_of(job, order.steps, order.generator, order.directions)
     edited = apply(moves, order.latents)
     if order.region is None:
@@ -82,7 +87,9 @@ async def _edit_latents(job: Job, order: EditOrder) -> Edited:
     frame = central_frame(picture.width, picture.height)
     check_region(order.region, order.segmenter, picture)
     labels = await _labels(job, order, picture)
-    rgb, _ = await job.compute("composite", _composite, picture, before, after, frame, order, labels)
+    rgb, _ = await job.compute(
+        "composite", _composite, picture, before, after, frame, order, labels
+    )
     return Edited(picture.with_rgb(rgb), edited, None)
 
 
@@ -100,7 +107,8 @@ async def _labels(job: Job, order: EditOrder, picture: Picture) -> U8 | None:
 def _composite(
     picture: Picture, before: F32, after: F32, frame: Frame, order: EditOrder, labels: U8 | None
 ) -> tuple[U8, ChangeFigures]:
-    """Add the difference of two generated images [3, R, R] to the picture; uint8 [H, W, 3] and the figures."""
+    """Add the difference of two generated images [3, R, R] to the picture; uint8 [H, W, 3] and the
+    figures."""
     mask = mask_of(order.region, order.segmenter, picture, labels)
     # Both are clipped first: what the generator overshoots is not visible and must not be added.
     change = (np.clip(after, -1, 1) - np.clip(before, -1, 1)) * np.float32(127.5)  # [3, R, R]

@@ -57,14 +57,16 @@ async def encode_view(job: Job, seen: F32, generator: GeneratorEntry) -> F32:
 
 
 async def synthesise(job: Job, w_plus: F32, generator: GeneratorEntry) -> F32:
-    """Images float32 [N, 3, R, R], about [-1, 1], of latents [N, num_ws, w_dim]; one call, so one batch."""
+    """Images float32 [N, 3, R, R], about [-1, 1], of latents [N, num_ws, w_dim]; one call, so one
+    batch."""
     outputs = await job.infer("generator", generator.synthesis, {"w_plus": w_plus})
     images: F32 = outputs["image"]
     return images
 
 
 def network_view(picture: Picture, frame: Frame, size: int) -> F32:
-    """The frame as the encoder sees it: float32 [1, 3, size, size] in [-1, 1], transparency over white."""
+    """The frame as the encoder sees it: float32 [1, 3, size, size] in [-1, 1], transparency over
+    white."""
     return crop_to_network(picture.opaque(), frame, size, -1.0, 1.0)
 
 

@@ -1,4 +1,6 @@
-"""What a caller can get wrong beyond the image itself; each error names the field and the remedy."""
+"""What a caller can get wrong beyond the image itself; errors name the field and the remedy."""
+
+# ruff: noqa: N818 - the names say what happened, as gRPC's statuses do
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One bad field: its path in the request, and one or two sentences on the problem and the remedy."""
+    """One bad field: its path in the request, and one or two sentences on the problem and the
+    remedy."""
 
     field: str
     description: str
@@ -60,6 +63,6 @@ class TokenOfAnotherModel(RequestError):
         self.made_by = made_by
         self.wanted = wanted
         super().__init__(
-            f"{field}: the token was made by the synthesis network {made_by}…, but the generator's is "
-            f"{wanted}…. Encode the image again with this server."
+            f"{field}: the token was made by the synthesis network {made_by}…, "
+            f"but the generator's is {wanted}…. Encode the image again with this server."
         )

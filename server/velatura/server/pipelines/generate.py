@@ -1,9 +1,10 @@
-"""Generate: sample a generator by seeds, a batch at a time, each sample handed out as soon as it is done."""
+"""Generate: sample a generator by seeds, a batch at a time, each sample handed out as soon as it is
+done."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class Mixing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleOrder:
-    """What to sample. `truncation_psi` is 0..2; `class_name` is empty for unconditional generators."""
+    """What to sample. `truncation_psi` is 0..2; `class_name` is empty for one without classes."""
 
     seeds: Sequence[int]
     truncation_psi: float
@@ -51,8 +52,9 @@ class Sample:
     w_plus: F32
 
 
-async def generate(job: Job, order: SampleOrder) -> AsyncIterator[Sample]:
-    """Samples in the order of the seeds; later batches are already running while earlier ones are taken."""
+async def generate(job: Job, order: SampleOrder) -> AsyncGenerator[Sample]:
+    """Samples in the order of the seeds; later batches are already running while earlier ones are
+    taken."""
     classes = _check(job, order)
     check_steps(order.steps, order.generator, order.directions)
     moves = await moves_of(job, order.steps, order.generator, order.directions)
@@ -86,22 +88,22 @@ def _check(job: Job, order: SampleOrder) -> F32 | None:
         if layers.start >= layers.end or layers.end > generator.num_ws:
             raise InvalidRequest.of(
                 layers.field,
-                f"{layers.start}..{layers.end} is no range of the generator's {generator.num_ws} layers. "
-                f"Use 0 ≤ start < end ≤ {generator.num_ws}.",
+                f"{layers.start}..{layers.end} is no range of the generator's "
+                f"{generator.num_ws} layers. Use 0 ≤ start < end ≤ {generator.num_ws}.",
             )
     mapping = job.engine.bundle.model(generator.mapping)
     return class_weights(mapping, order.class_name, generator.name)
 
 
 def class_weights(mapping: ModelEntry, class_name: str, generator: str) -> F32 | None:
-    """One-hot float32 [C] for a class-conditional mapping network, None for an unconditional one."""
+    """One-hot float32 [C] for a class-conditional mapping network, None for another."""
     conditional = any(spec.name == "class_weights" for spec in mapping.inputs)
     if not conditional:
         if class_name:
             raise Unsupported(
                 "class_name",
                 f"the generator {generator!r} has no classes.",
-                "Leave class_name out, or choose a class-conditional generator; ListModels shows them.",
+                "Leave class_name out, or choose a class-conditional generator (see ListModels).",
             )
         return None
     if class_name not in mapping.labels:

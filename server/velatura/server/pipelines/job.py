@@ -1,4 +1,5 @@
-"""What one request carries through its pipeline: the engine, the pool, its deadline, and its bookkeeping."""
+"""What one request carries through its pipeline: the engine, the pool, its deadline, and its
+bookkeeping."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ T = TypeVar("T")
 class Job:
     """One request on its way.
 
-    `deadline` is in `time.monotonic()` seconds, None for no limit. `models` collects every network that ran,
-    `timings` every stage's wall time in milliseconds, from the first start to the last end of that stage.
+    `deadline` is in `time.monotonic()` seconds, None for no limit. `models` collects every network
+    that ran, `timings` the wall time that was spent in each stage.
     """
 
     def __init__(self, engine: Engine, workers: Workers, deadline: float | None = None) -> None:
@@ -29,7 +30,7 @@ class Job:
         self.deadline = deadline
         self._workers = workers
         self._models: dict[str, ModelEntry] = {}
-        self._spans: dict[str, tuple[float, float]] = {}
+        self._spans: dict[str, list[tuple[float, float]]] = {}
 
     @property
     def models(self) -> list[ModelEntry]:
@@ -39,18 +40,18 @@ class Job:
     @property
     def timings(self) -> dict[str, float]:
         """Milliseconds by stage, in the order in which the stages began."""
-        spans = sorted(self._spans.items(), key=lambda item: item[1])
-        return {stage: (end - start) * 1000 for stage, (start, end) in spans}
+        stages = sorted(self._spans.items(), key=lambda item: min(item[1]))
+        return {stage: _covered(spans) * 1000 for stage, spans in stages}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block as a stage; blocks of one name that overlap or follow each other are one stage."""
+        """Time the block as a stage; blocks of one name that overlap or follow each other are one
+        stage."""
         start = time.monotonic()
         try:
             yield
         finally:
-            first, last = self._spans.get(name, (start, start))
-            self._spans[name] = (min(first, start), max(last, time.monotonic()))
+            self._spans.setdefault(name, []).append((start, time.monotonic()))
 
     async def infer(
         self, stage: str, model: str, inputs: Mapping[str, NDArray[Any]]
@@ -67,3 +68,12 @@ class Job:
         """Run a function on pixels in the pool, as a stage."""
         with self.stage(stage):
             return await self._workers.run(function, *args, **kwargs)
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds that at least one of the spans covers."""
+    total, until = 0.0, 0.0
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total

@@ -1,7 +1,7 @@
 """Edits of W+ latents: named directions, raw offsets, layers of a reference.
 
-A step is what the caller asks for; a move is what it comes to for one generator. Steps are checked as a whole
-before any network runs, so that a bad one costs nothing and every bad one is named.
+A step is what the caller asks for; a move is what it comes to for one generator. Steps are checked
+as a whole before any network runs, so that a bad one costs nothing and every bad one is named.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class OffsetStep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceStep:
-    """Take layers of another image's latents; `source` is a picture or W+ latents [num_ws, w_dim]."""
+    """Take layers of another image; `source` is a picture or W+ latents [num_ws, w_dim]."""
 
     source: Picture | F32
     layers: Layers | None
@@ -73,7 +73,8 @@ class Move:
 def check_steps(
     steps: Sequence[Step], generator: GeneratorEntry, directions: Mapping[str, DirectionEntry]
 ) -> None:
-    """Refuse layers and offsets that do not fit the generator, and directions that it does not have.
+    """Refuse layers and offsets that do not fit the generator, and directions that it does not
+    have.
 
     Raises `InvalidRequest` with every violation, or `UnknownThing`.
     """
@@ -89,7 +90,9 @@ def _violations(step: Step, generator: GeneratorEntry) -> list[Violation]:
     layers = step.layers
     if layers is not None:
         if layers.start >= layers.end:
-            problem = f"the range {layers.start}..{layers.end} is empty. Make end greater than start."
+            problem = (
+                f"the range {layers.start}..{layers.end} is empty. Make end greater than start."
+            )
             return [Violation(layers.field, problem)]
         if layers.end > generator.num_ws:
             problem = (
@@ -114,7 +117,8 @@ async def moves_of(
     generator: GeneratorEntry,
     directions: Mapping[str, DirectionEntry],
 ) -> list[Move]:
-    """The moves of steps that `check_steps` has passed, in order; reference pictures are encoded side by side."""
+    """The moves of steps that `check_steps` has passed, in order; reference pictures are encoded
+    side by side."""
     return await every([_move(job, step, generator, directions) for step in steps])
 
 

@@ -1,4 +1,5 @@
-"""From a region as asked for to a mask of one picture; the segmenter runs only where the region needs it."""
+"""From a region as asked for to a mask of one picture; the segmenter runs only where the region
+needs it."""
 
 from __future__ import annotations
 
@@ -11,10 +12,9 @@ from velatura.server.pipelines.segment import label_map
 from velatura.v1.bundle_pb2 import ModelEntry
 
 
-def check_region(
-    region: RegionSpec | None, segmenter: ModelEntry | None, picture: Picture
-) -> None:
-    """Refuse, before any network runs, a region that does not fit the picture, the classes or the bundle."""
+def check_region(region: RegionSpec | None, segmenter: ModelEntry | None, picture: Picture) -> None:
+    """Refuse, before any network runs, a region that does not fit the picture, the classes or the
+    bundle."""
     if segmenter is None and regions.needs_segmenter(region):
         raise Unsupported(
             "region",

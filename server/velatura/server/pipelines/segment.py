@@ -19,7 +19,8 @@ OVERLAY_OPACITY = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """Label map uint8 [H, W]; pixels by class, int64 [classes]; the classes painted over, where asked for."""
+    """Label map uint8 [H, W]; pixels by class, int64 [classes]; the classes painted over, where
+    asked for."""
 
     labels: U8
     pixels: tuple[int, ...]
@@ -42,8 +43,8 @@ async def segment(
 async def label_map(job: Job, picture: Picture, segmenter: ModelEntry) -> U8:
     """Class index of every pixel, uint8 [H, W].
 
-    The network sees squares: an image that is none is covered by overlapping ones, run as one batch, and
-    their logits are blended before the classes are chosen.
+    The network sees squares: an image that is none is covered by overlapping ones, run as one
+    batch, and their logits are blended before the classes are chosen.
     """
     frames = cover_with_frames(picture.width, picture.height)
     size = segmenter.inputs[0].shape[-1]
@@ -60,7 +61,7 @@ def _views(picture: Picture, frames: Sequence[Frame], size: int) -> F32:
 
 
 def paint(rgb: U8, labels: U8, classes: int) -> U8:
-    """Uint8 [H, W, 3]: the image under a veil of each class's own colour; class 0 is left as it is."""
+    """Uint8 [H, W, 3]: the image under a veil of each class's own colour; none on class 0."""
     palette = np.array(
         [colorsys.hsv_to_rgb(index / max(classes - 1, 1), 0.85, 1.0) for index in range(classes)]
     )

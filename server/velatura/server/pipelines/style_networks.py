@@ -1,10 +1,11 @@
 """Runs one style network on an image of any size: padding, tiling, and one tone across the tiles.
 
-The networks normalise each channel over the whole image that they see (instance normalisation), so a tile on
-its own comes out brighter or darker than its neighbours. Two things are done about it: tiles overlap widely and
-fade into each other, and the joined image takes its large-scale tone from a pass over the whole image scaled
-down. Known limit: strokes are the size that the network paints at a tile's scale, so an image above `TILE`
-shows finer strokes, relative to its size, than the same image scaled down.
+The networks normalise each channel over the whole image that they see (instance normalisation), so
+a tile on its own comes out brighter or darker than its neighbours. Two things are done about it:
+tiles overlap widely and fade into each other, and the joined image takes its large-scale tone from
+a pass over the whole image scaled down. Known limit: strokes are the size that the network paints
+at a tile's scale, so an image above `TILE` shows finer strokes, relative to its size, than the same
+image scaled down.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from velatura.server.imaging.frames import to_planes, to_samples
 from velatura.server.imaging.picture import F32, U8
 from velatura.server.imaging.resampling import axis_weights, strips
 from velatura.server.imaging.tiling import Tile, join, plan
@@ -34,7 +36,8 @@ TONE_CELL = 96  # pixels of the image to a cell of the tone grid
 async def paint_whole(
     job: Job, model: ModelEntry, rgb: U8, conditions: Mapping[str, NDArray[Any]]
 ) -> tuple[U8, int]:
-    """The network's picture of an image uint8 [H, W, 3], same shape, and the number of tiles it took.
+    """The network's picture of an image uint8 [H, W, 3], same shape, and the number of tiles it
+    took.
 
     `conditions` are the network's inputs besides the image, for one item: [1, …].
     """
@@ -71,15 +74,17 @@ async def _run(
 
 
 def _to_network(images: Sequence[U8]) -> F32:
-    """Images uint8 [H, W, 3] as float32 [N, 3, H', W'] in [0, 1]; H' and W' padded by reflection."""
+    """Images uint8 [H, W, 3] as float32 [N, 3, H', W'] in [0, 1], padded by reflection."""
     height, width = images[0].shape[:2]
     below, right = padding(height), padding(width)
-    batch = np.empty((len(images), 3, height + below, width + right), np.float32)
-    for index, image in enumerate(images):
-        # Symmetric rather than reflect: it is defined for a single row or column as well.
-        padded = np.pad(image, ((0, below), (0, right), (0, 0)), mode="symmetric")
-        np.multiply(padded.transpose(2, 0, 1), np.float32(1 / 255), out=batch[index])
-    return batch
+    padded = images
+    if below or right:
+        # BORDER_REFLECT repeats the border itself: it is defined for a single row or column as well.
+        padded = [
+            np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)
+            for image in images
+        ]
+    return np.concatenate([to_planes(image, 0.0, 1.0) for image in padded])
 
 
 def padding(extent: int) -> int:
@@ -88,8 +93,7 @@ def padding(extent: int) -> int:
 
 
 def _from_network(batch: F32, height: int, width: int) -> list[U8]:
-    kept = batch[:, :, :height, :width].transpose(0, 2, 3, 1)  # [N, H, W, 3]
-    return [np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8) for image in kept]
+    return [to_samples(image[:, :height, :width], 0.0, 1.0) for image in batch]
 
 
 def _scaled_down(rgb: U8) -> U8:
@@ -98,9 +102,7 @@ def _scaled_down(rgb: U8) -> U8:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _join(
-    tiles: Sequence[Tile], pieces: Sequence[U8], overview: U8, height: int, width: int
-) -> U8:
+def _join(tiles: Sequence[Tile], pieces: Sequence[U8], overview: U8, height: int, width: int) -> U8:
     """Join the tiles, uint8 [H, W, 3], then move the large-scale tone to the overview's."""
     joined = join(tiles, pieces)
     columns, rows_of_grid = (max(1, -(-extent // TONE_CELL)) for extent in (width, height))

@@ -1,10 +1,11 @@
 """Stylize: fuse a picture's content with presets and with the styles of other pictures.
 
-Presets go through the conditional network, pictures through predictor and transformer; a mix of both is the two
-results blended by weight. Strength: for pictures the style code moves from the content's own code to the
-style's (Ghiasi et al. 2017), and the first quarter of the way also fades the network's painting in, because
-even with its own code the network does not return the content exactly; for presets, which have no code for
-"no style", the painting is faded in all the way. Strength 0 returns the content itself.
+Presets go through the conditional network, pictures through predictor and transformer; a mix of
+both is the two results blended by weight. Strength: for pictures the style code moves from the
+content's own code to the style's (Ghiasi et al. 2017), and the first quarter of the way also fades
+the network's painting in, because even with its own code the network does not return the content
+exactly; for presets, which have no code for "no style", the painting is faded in all the way.
+Strength 0 returns the content itself.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class StyleOrder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stylised:
-    """The stylised picture, the change, and the tiles that it took (0 when nothing had to be painted)."""
+    """The stylised picture, the change, and the tiles that it took (0 when nothing had to be
+    painted)."""
 
     picture: Picture
     change: ChangeFigures
@@ -84,7 +86,9 @@ async def _paint(job: Job, order: StyleOrder) -> tuple[U8, int]:
     if order.strength == 0:
         return order.content.rgb, 0
     content = order.content.opaque()
-    done = await every([_paint_group(job, group, content, order.strength) for group in order.groups])
+    done = await every(
+        [_paint_group(job, group, content, order.strength) for group in order.groups]
+    )
     weights = [_weight(group) for group in order.groups]
     mixed = await job.compute("mix", _mix, [painted for painted, _ in done], weights)
     return mixed, sum(tiles for _, tiles in done)
@@ -116,7 +120,8 @@ def _preset_conditions(group: PresetGroup) -> dict[str, F32]:
 
 
 async def _code(job: Job, group: PictureGroup, content: U8, strength: float) -> F32:
-    """The style code to paint with, float32 [1, D]: the pictures' mean code, pulled to the content's own."""
+    """The style code to paint with, float32 [1, D]: the pictures' mean code, pulled to the
+    content's own."""
     sources = [picture.opaque() for picture in group.pictures]
     if strength < 1:
         sources.append(content)
@@ -127,13 +132,15 @@ async def _code(job: Job, group: PictureGroup, content: U8, strength: float) -> 
     mean = weights @ codes[: len(weights)] / weights.sum()  # [D]
     if strength < 1:
         mean = strength * mean + (1 - strength) * codes[-1]
-    return mean[None].astype(np.float32)
+    return np.asarray(mean[None], np.float32)
 
 
 def _predictor_views(sources: Sequence[U8]) -> F32:
     return np.concatenate(
         [
-            crop_to_network(rgb, central_frame(rgb.shape[1], rgb.shape[0]), PREDICTOR_SIZE, 0.0, 1.0)
+            crop_to_network(
+                rgb, central_frame(rgb.shape[1], rgb.shape[0]), PREDICTOR_SIZE, 0.0, 1.0
+            )
             for rgb in sources
         ]
     )

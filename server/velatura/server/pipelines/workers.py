@@ -16,13 +16,15 @@ B = TypeVar("B")
 
 
 class Workers:
-    """Runs functions off the event loop; Pillow, OpenCV and numpy release the GIL for most of their work."""
+    """Runs functions off the event loop; Pillow, OpenCV and numpy release the GIL for most of their
+    work."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="pixels")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(*args, **kwargs)` in the pool; a cancelled caller's work is dropped if it has not started."""
+        """`function(*args, **kwargs)` in the pool; a cancelled caller's work is dropped if it has
+        not started."""
         context = contextvars.copy_context()
         call = functools.partial(context.run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
@@ -33,7 +35,8 @@ class Workers:
 
 
 async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Run two coroutines side by side; when one fails the other is cancelled and the failure is raised."""
+    """Run two coroutines side by side; when one fails the other is cancelled and the failure is
+    raised."""
     try:
         async with asyncio.TaskGroup() as group:
             one, two = group.create_task(first), group.create_task(second)
@@ -43,7 +46,8 @@ async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) ->
 
 
 async def every(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines side by side, results in order; the first failure cancels the others and is raised."""
+    """Run coroutines side by side, results in order; the first failure cancels the others and is
+    raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]

@@ -1,1 +1,2 @@
-"""The gRPC face: servicers, validation, errors as google.rpc details, and what happens around every call."""
+"""The gRPC face: servicers, validation, errors as google.rpc details, and what happens around every
+call."""

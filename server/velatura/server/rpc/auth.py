@@ -32,13 +32,16 @@ class KeyRing:
         return len(self._digests)
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Raise `Unauthenticated` unless the metadata has a known key as `authorization: Bearer KEY`."""
+        """Raise `Unauthenticated` unless the metadata has a known key as `authorization: Bearer
+        KEY`."""
         if not self._digests:
             return
         given = next((value for key, value in metadata if key.lower() == HEADER), "")
         text = given.decode(errors="replace") if isinstance(given, bytes) else given
         if not text.lower().startswith(SCHEME):
-            raise Unauthenticated("This server wants an API key: send the metadata 'authorization: Bearer KEY'.")
+            raise Unauthenticated(
+                "This server wants an API key: send the metadata 'authorization: Bearer KEY'."
+            )
         digest = hashlib.sha256(text[len(SCHEME) :].strip().encode()).digest()
         # Every key is compared, so that the time tells nothing.
         if sum(hmac.compare_digest(digest, known) for known in self._digests) == 0:

@@ -1,4 +1,5 @@
-"""What the servicers share: the engine, the thread pool, limits, and the way from names to the bundle's entries."""
+"""What the servicers share: the engine, the thread pool, limits, and the way from names to the
+bundle's entries."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ class Backend:
     def generator(self, name: str) -> GeneratorEntry:
         """A generator by name, the default one for ""; raises `UnknownThing` or `Unsupported`."""
         if not self.bundle.manifest.generators:
-            raise Unsupported("generator", "the server's bundle has no generator.", "Serve another bundle.")
+            raise Unsupported(
+                "generator", "the server's bundle has no generator.", "Serve another bundle."
+            )
         try:
             return self.bundle.generator(name)
         except UnknownName as error:

@@ -22,7 +22,10 @@ current_call: ContextVar[Call] = ContextVar("current_call")
 
 def request_id_of(given: str | bytes | None) -> str:
     """The caller's id where it is a short printable one, else a new one."""
-    if isinstance(given, str) and 0 < len(given) <= MAX_REQUEST_ID:
-        if given.isascii() and given.isprintable() and " " not in given:
-            return given
+    if isinstance(given, str) and _is_plain(given):
+        return given
     return uuid.uuid4().hex
+
+
+def _is_plain(text: str) -> bool:
+    return 0 < len(text) <= MAX_REQUEST_ID and text.isascii() and text.isprintable()

@@ -1,5 +1,7 @@
 """CatalogService: what the server can do."""
 
+# ruff: noqa: ARG002, N802 - names and parameters are gRPC's
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,7 +23,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def ListModels(  # noqa: N802
+    async def ListModels(
         self, request: catalog_pb2.ListModelsRequest, context: Context
     ) -> catalog_pb2.ListModelsResponse:
         """The networks with versions, hashes and state."""
@@ -41,7 +43,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
             generators=bundle.manifest.generators,
         )
 
-    async def ListDirections(  # noqa: N802
+    async def ListDirections(
         self, request: catalog_pb2.ListDirectionsRequest, context: Context
     ) -> catalog_pb2.ListDirectionsResponse:
         """The named directions of a generator, without their numbers."""
@@ -51,14 +53,14 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
             generator=generator.name, directions=[_described(known[name]) for name in sorted(known)]
         )
 
-    async def ListStyles(  # noqa: N802
+    async def ListStyles(
         self, request: catalog_pb2.ListStylesRequest, context: Context
     ) -> catalog_pb2.ListStylesResponse:
         """The style presets."""
         styles = self._backend.bundle.styles()
         return catalog_pb2.ListStylesResponse(styles=[styles[name] for name in sorted(styles)])
 
-    async def ListRegionClasses(  # noqa: N802
+    async def ListRegionClasses(
         self, request: catalog_pb2.ListRegionClassesRequest, context: Context
     ) -> catalog_pb2.ListRegionClassesResponse:
         """The names that regions may use."""

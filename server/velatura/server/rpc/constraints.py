@@ -1,7 +1,8 @@
 """Enforces on any message the limits that its .proto file declares beside the fields.
 
-The rules are the options of velatura/v1/constraints.proto. Every violation is found, each with the full path
-of its field (`edits[0].direction.strength`), so that a caller can mend a request in one go.
+The rules are the options of velatura/v1/constraints.proto. Every violation is found, each with the
+full path of its field (`edits[0].direction.strength`), so that a caller can mend a request in one
+go.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, OneofDescriptor
@@ -34,7 +35,8 @@ _NUMBERS = _FLOATS | _INTEGERS
 
 
 def check(message: Message) -> None:
-    """Raise `InvalidRequest` with the message's violations, the first `MAX_REPORTED` of them; else return."""
+    """Raise `InvalidRequest` with the message's violations, the first `MAX_REPORTED` of them; else
+    return."""
     found = violations(message)
     first = [each for _, each in zip(range(MAX_REPORTED), found, strict=False)]
     if not first:
@@ -70,13 +72,15 @@ def violations(message: Message, path: str = "") -> Iterator[Violation]:
 def _rules(
     descriptor: Descriptor,
 ) -> tuple[tuple[tuple[FieldDescriptor, FieldConstraint], ...], tuple[OneofDescriptor, ...]]:
+    # The stubs of our own options call the extension a plain field descriptor.
+    rule_of, required_of = cast("Any", constraint), cast("Any", oneof_required)
     fields = tuple(
-        (field, field.GetOptions().Extensions[constraint])
+        (field, field.GetOptions().Extensions[rule_of])
         for field in descriptor.fields
         if not _is_map(field)
     )
     oneofs = tuple(
-        oneof for oneof in descriptor.oneofs if oneof.GetOptions().Extensions[oneof_required]
+        oneof for oneof in descriptor.oneofs if oneof.GetOptions().Extensions[required_of]
     )
     return fields, oneofs
 
@@ -108,7 +112,7 @@ def _list_violations(
 
 
 def _suspects(rule: FieldConstraint, values: Any) -> list[int]:
-    """Places of numbers that break the rule; vectorised, since offsets come in tens of thousands."""
+    """Places of numbers that break the rule; vectorised, since offsets come by the thousand."""
     numbers = np.asarray(values, np.float64)
     bad = ~np.isfinite(numbers)
     if rule.HasField("min"):

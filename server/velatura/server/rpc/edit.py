@@ -1,5 +1,7 @@
 """EditService: EditImage and Encode."""
 
+# ruff: noqa: ARG002, N802 - names and parameters are gRPC's
+
 from __future__ import annotations
 
 from typing import Any
@@ -29,7 +31,7 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def EditImage(  # noqa: N802
+    async def EditImage(
         self, request: edit_pb2.EditImageRequest, context: Context
     ) -> edit_pb2.EditImageResponse:
         """Apply edits to one image, inside one region."""
@@ -71,7 +73,9 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
         frame = None
         if request.HasField("frame"):
             if picture is None:
-                raise InvalidRequest.of("frame", "a frame needs an image. Leave it out or send the image.")
+                raise InvalidRequest.of(
+                    "frame", "a frame needs an image. Leave it out or send the image."
+                )
             frame = read_frame(request.frame, picture)
         return EditOrder(
             picture=picture,
@@ -89,7 +93,7 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
             return None
         return await read_image(job, self._backend, request.image, "image")
 
-    async def Encode(  # noqa: N802
+    async def Encode(
         self, request: edit_pb2.EncodeRequest, context: Context
     ) -> edit_pb2.EncodeResponse:
         """Find an image's latents and hand them out as a token."""

@@ -1,8 +1,11 @@
 """Every error as one gRPC status with google.rpc details that a program can act on.
 
-`ErrorInfo.reason` is stable and machine-readable, its domain is "velatura", and its metadata always has the
-request's id. What is not known here is a defect of the server: INTERNAL, with nothing but the id.
+`ErrorInfo.reason` is stable and machine-readable, its domain is "velatura", and its metadata always
+has the request's id. What is not known here is a defect of the server: INTERNAL, with nothing but
+the id.
 """
+
+# ruff: noqa: N818 - the names say what happened, as gRPC's statuses do
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ REQUEST_ID = "x-request-id"
 PUSHBACK = "grpc-retry-pushback-ms"
 DETAILS = "grpc-status-details-bin"
 
-# Clients take about 8 KiB of metadata, message and details together; a known-names list must not burst it.
+# Clients take about 8 KiB of metadata, message and details together; a known-names list must not
+# burst it.
 MAX_MESSAGE = 1200
 MAX_VALUE = 512
 
@@ -64,7 +68,8 @@ class TooManyRequests(Exception):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"The server is already working on its limit of {limit} requests. Retry later or with less concurrency."
+            f"The server is already working on its limit of {limit} requests. "
+            "Retry later or with less concurrency."
         )
 
 
@@ -106,7 +111,7 @@ def _of_image(error: ImageError) -> Failure:
     )
 
 
-def _of_request(error: BaseException) -> Failure | None:
+def _of_request(error: BaseException) -> Failure | None:  # noqa: PLR0911 - a table
     match error:
         case InvalidRequest():
             info = {"field": error.violations[0].field}
@@ -138,7 +143,7 @@ def _of_request(error: BaseException) -> Failure | None:
     return None
 
 
-def _of_engine(error: BaseException) -> Failure | None:
+def _of_engine(error: BaseException) -> Failure | None:  # noqa: PLR0911 - a table
     match error:
         case UnknownName():
             info = {"known": ",".join(error.known)}
@@ -168,9 +173,7 @@ def _of_engine(error: BaseException) -> Failure | None:
                 f"The model {error.model!r} overflowed on these inputs. "
                 "Use smaller strengths or offsets, or another picture."
             )
-            return Failure(
-                Code.INVALID_ARGUMENT, "NOT_FINITE", message, {"model": error.model}
-            )
+            return Failure(Code.INVALID_ARGUMENT, "NOT_FINITE", message, {"model": error.model})
         case DeviceFailed():
             # The cause may name paths or drivers: it is in the log, under the request's id.
             message = f"The model {error.model!r} failed on its device. Retry on another server."
@@ -190,7 +193,9 @@ def _reason_of_kind(kind: str) -> str:
 
 def internal(request_id: str) -> Failure:
     """The failure for what nobody foresaw."""
-    message = f"The server failed on this request. Report the request id {request_id} to its operator."
+    message = (
+        f"The server failed on this request. Report the request id {request_id} to its operator."
+    )
     return Failure(Code.INTERNAL, "INTERNAL", message)
 
 

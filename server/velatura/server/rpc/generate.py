@@ -1,5 +1,7 @@
 """GenerateService: Generate."""
 
+# ruff: noqa: ARG002, N802 - names and parameters are gRPC's
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -25,7 +27,7 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def Generate(  # noqa: N802
+    async def Generate(
         self, request: generate_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[generate_pb2.GenerateResponse]:
         """One image for each seed, each sent as soon as it is done."""

@@ -41,7 +41,8 @@ def _decode(image: image_pb2.Image, limits: Limits, field: str) -> Picture:
 def output_format(
     options: image_pb2.OutputOptions, source: ImageFormat = ImageFormat.PNG, field: str = "output"
 ) -> ImageFormat:
-    """The format to write: the one asked for, or the source's own. Refuses options that it cannot honour."""
+    """The format to write: the one asked for, or the source's own. Refuses options that it cannot
+    honour."""
     wanted = _FORMATS.get(options.format, source)
     if options.lossless and wanted is ImageFormat.JPEG:
         raise InvalidRequest.of(

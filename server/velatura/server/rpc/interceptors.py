@@ -1,5 +1,6 @@
-"""What happens around every call of our own services: admission, parsing, validation, deadline, id, metrics,
-log, and the translation of errors. Health, reflection and channelz pass through untouched."""
+"""What happens around every call of our own services: admission, parsing, validation, deadline, id,
+metrics, log, and the translation of errors. Health, reflection and channelz pass through untouched.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ OURS = ("/velatura.", "/inference.")
 Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:  # the stubs know this class as generic, the class itself is not
     Handler = grpc.RpcMethodHandler[Any, Any]
-    Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+    Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -51,13 +52,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
+    ) -> Handler | None:
         """The handler with everything around it."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith(OURS):
             return handler
-        # The handler gets raw bytes and parses them itself, so that a malformed message has a clear status.
+        # The handler gets raw bytes and parses them itself, so that a malformed message has a clear
+        # status.
         parse = handler.request_deserializer
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
@@ -117,7 +119,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
             yield call
         except asyncio.CancelledError:
-            # gRPC cancels the task both when the caller hangs up and when the caller's deadline passes.
+            # gRPC cancels the task both when the caller hangs up and when the caller's deadline
+            # passes.
             late = time.monotonic() >= call.deadline
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise

@@ -35,9 +35,12 @@ class Lifecycle:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count the block as a request; raises `Unavailable` or `TooManyRequests` instead of entering it."""
+        """Count the block as a request; raises `Unavailable` or `TooManyRequests` instead of
+        entering it."""
         if self.state is State.STARTING:
-            raise Unavailable("STARTING", "The server is still loading its models. Retry soon.", 1.0)
+            raise Unavailable(
+                "STARTING", "The server is still loading its models. Retry soon.", 1.0
+            )
         if self.state is State.DRAINING:
             message = "The server is draining and takes no new requests. Retry on another server."
             raise Unavailable("DRAINING", message, 1.0)

@@ -41,7 +41,8 @@ async def _part(job: Job, backend: Backend, part: region_pb2.RegionPart, field: 
             return ClassPart(part.class_name, part.subtract)
         case "mask":
             mask = await read_image(job, backend, part.mask, f"{field}.mask")
-            # A grey image has three equal channels; of a coloured one the green is nearest to its brightness.
+            # A grey image has three equal channels; of a coloured one the green is nearest to its
+            # brightness.
             return MaskPart(mask.rgb[..., 1], part.subtract)
         case "box":
             box = part.box
@@ -51,7 +52,8 @@ async def _part(job: Job, backend: Backend, part: region_pb2.RegionPart, field: 
 
 
 def read_frame(box: region_pb2.Box, picture: Picture, field: str = "frame") -> Frame:
-    """The square of a picture that the generator sees; raises `InvalidRequest` unless square and inside."""
+    """The square of a picture that the generator sees; raises `InvalidRequest` unless square and
+    inside."""
     if box.width != box.height:
         raise InvalidRequest.of(
             field, f"{box.width}×{box.height} is not square. Give equal width and height."

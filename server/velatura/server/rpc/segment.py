@@ -1,5 +1,7 @@
 """SegmentService: Segment."""
 
+# ruff: noqa: ARG002, N802 - names and parameters are gRPC's
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,14 +23,16 @@ class SegmentServicer(segment_pb2_grpc.SegmentServiceServicer):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def Segment(  # noqa: N802
+    async def Segment(
         self, request: segment_pb2.SegmentRequest, context: Context
     ) -> segment_pb2.SegmentResponse:
         """Give every pixel of an image a class."""
         backend, job = self._backend, self._backend.job()
         segmenter = backend.segmenter(request.model, "model")
         if segmenter is None:
-            raise Unsupported("model", "the server's bundle has no segmenter.", "Serve another bundle.")
+            raise Unsupported(
+                "model", "the server's bundle has no segmenter.", "Serve another bundle."
+            )
         picture = await read_image(job, backend, request.image, "image")
         wanted = output_format(request.output, picture.source_format)
         found = await segment(job, picture, segmenter, overlay=request.with_overlay)

@@ -1,5 +1,7 @@
 """StyleService: Stylize."""
 
+# ruff: noqa: ARG002, N802 - names and parameters are gRPC's
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,7 @@ class StyleServicer(stylize_pb2_grpc.StyleServiceServicer):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def Stylize(  # noqa: N802
+    async def Stylize(
         self, request: stylize_pb2.StylizeRequest, context: Context
     ) -> stylize_pb2.StylizeResponse:
         """Fuse one image's content with styles, inside one region."""
@@ -142,6 +144,6 @@ def picture_groups(
     return [PictureGroup(predictor, transformer, images, [weight for _, weight in pictures])]
 
 
-def first_of(bundle: Bundle, role: Role.ValueType) -> ModelEntry | None:
+def first_of(bundle: Bundle, role: Role) -> ModelEntry | None:
     """The bundle's first network of a role."""
     return next(iter(bundle.models_of(role)), None)

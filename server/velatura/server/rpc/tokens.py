@@ -1,8 +1,8 @@
 """Latent tokens: W+ latents as opaque bytes that only the generator that made them accepts.
 
-Layout, little-endian: version (1 byte), SHA-256 of the synthesis network (first 16 bytes), latents (float32,
-row by row), BLAKE3 of everything before (first 8 bytes). The checksum finds damage, not malice: a token holds
-nothing that its bearer may not know or choose, so it is not signed.
+Layout, little-endian: version (1 byte), SHA-256 of the synthesis network (first 16 bytes), latents
+(float32, row by row), BLAKE3 of everything before (first 8 bytes). The checksum finds damage, not
+malice: a token holds nothing that its bearer may not know or choose, so it is not signed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def read_token(
 ) -> F32:
     """The latents float32 [num_ws, w_dim] of a token.
 
-    Raises `InvalidRequest` for a damaged token, `TokenOfAnotherModel` for one of another synthesis network.
+    Raises `InvalidRequest` for a damaged token, `TokenOfAnotherModel` for one of another synthesis
+    network.
     """
     if len(token) <= OVERHEAD or token[-CHECK_BYTES:] != _checksum(token[:-CHECK_BYTES]):
         raise _damaged(field, "its checksum does not match.")
