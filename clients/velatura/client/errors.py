@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -168,9 +169,9 @@ def error_of(code: grpc.StatusCode, message: str, trailers: Metadata | None) -> 
     """The typed error for a status, its message and the call's trailing metadata."""
     metadata = dict(trailers or ())
     found = _decode_details(metadata.get(_DETAILS_KEY))
-    pushback = metadata.get(_PUSHBACK_KEY)
+    pushback = str(metadata.get(_PUSHBACK_KEY, ""))
     # A negative pushback means "do not retry", which is not a time.
-    if found.retry_after is None and pushback is not None and int(pushback) >= 0:
+    if found.retry_after is None and pushback.isdecimal():
         found.retry_after = int(pushback) / 1000
     request_id = found.request_id or metadata.get(_REQUEST_ID_KEY, "")
     kind = _BY_CODE.get(code, VelaturaError)
@@ -200,7 +201,11 @@ def _decode_details(encoded: str | bytes | None) -> _Details:
     found = _Details()
     if not isinstance(encoded, bytes):
         return found
-    for packed in status_pb2.Status.FromString(encoded).details:
+    try:
+        status = status_pb2.Status.FromString(encoded)
+    except DecodeError:  # a proxy's, perhaps; the status alone still says what matters
+        return found
+    for packed in status.details:
         bad = error_details_pb2.BadRequest()
         info = error_details_pb2.ErrorInfo()
         retry = error_details_pb2.RetryInfo()
