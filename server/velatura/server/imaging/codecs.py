@@ -24,6 +24,7 @@ from velatura.server.imaging.picture import (
     check_bytes,
     check_dimensions,
 )
+from velatura.server.imaging.png_rows import holds_every_row, is_interlaced
 
 _EXIF_ORIENTATION = 0x0112
 _RAW_CHANNELS = (1, 3, 4)
@@ -190,6 +191,8 @@ def _decode_still(data: bytes, header: Header, field: str) -> Picture:
         if image.size != (header.width, header.height):
             raise corrupt(field, "it contradicts itself about its dimensions")
         image.load()
+        if header.format is ImageFormat.PNG:
+            _check_rows(image, data, field)
         orientation = _orientation(image)
         profile = image.info.get("icc_profile")
         colour, alpha = _separate(image)
@@ -201,6 +204,13 @@ def _decode_still(data: bytes, header: Header, field: str) -> Picture:
         orientation=orientation,
         colour_profile=profile_name,
     )
+
+
+def _check_rows(image: Image.Image, data: bytes, field: str) -> None:
+    """Refuse a PNG whose rows did not all come. Only zeros in the last row can mean that."""
+    suspicious = is_interlaced(data) or not np.asarray(image)[-1].any()
+    if suspicious and not holds_every_row(data):
+        raise truncated(field)
 
 
 def _orientation(image: Image.Image) -> int:
