@@ -111,7 +111,7 @@ class Admission:
         return Refusal.DEADLINE, self._full(Refusal.DEADLINE, detail, min(wait, wait + run - left))
 
     def _time_to_free(self, share: float, load: Load) -> float:
-        """Seconds until `share` (0..1] of the queue is on the device, behind what runs there now."""
+        """Seconds until `share` (0..1] of the queue is on the device, after what runs there now."""
         queued = self._cost.estimate(
             load.queued_work * share, math.ceil(load.queued_batches * share)
         )

@@ -225,7 +225,7 @@ class Batcher:
             self._idle.set()
 
     def _next_batch(self, now: float) -> tuple[list[Chunk], Closed]:
-        """The next batch, taken off the queue, and what closed it; no chunks where nothing is due."""
+        """The next batch, taken off the queue, and what closed it; empty where nothing is due."""
         for chunk in list(self._queue):
             if chunk.request.expired(now):
                 self._expire(chunk.request)

@@ -193,7 +193,7 @@ def _check_schema_version(raw: bytes) -> None:
             "schema_version",
             expected=str(SCHEMA_VERSION),
             found=repr(found),
-            remedy="Use the server of the exporter's version, or write the bundle again with this version.",
+            remedy="Write the bundle again with the exporter of this server's version.",
         )
 
 

@@ -16,7 +16,7 @@ class CostModel:
     slows down.
     """
 
-    weight: float = 0.05  # of the newest run, once there are enough
+    weight: float = 0.1  # of the newest run, once there are enough
     a: float = 0.0  # seconds per unit of work
     b: float = 0.0  # seconds per run
     runs: int = 0

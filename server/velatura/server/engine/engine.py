@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class Engine(Protocol):
         """Whether `model` takes requests; False for unknown names."""
 
     def provider(self, model: str) -> str:
-        """Execution provider that really runs `model`, "" before the start; raises ModelNotFound."""
+        """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
 
     async def start(self) -> None:
         """Load and warm up every network; raises ProviderError or DeviceFailed."""
@@ -156,7 +157,7 @@ class LocalEngine:
         self._draining = False
         for entry in bundle.manifest.models:
             gauge = metrics.for_model(entry.name).ready
-            gauge.set_function(lambda name=entry.name: float(self.ready(name)))
+            gauge.set_function(partial(self.ready, entry.name))
 
     @property
     def bundle(self) -> Bundle:
@@ -177,7 +178,7 @@ class LocalEngine:
         )
 
     def provider(self, model: str) -> str:
-        """Execution provider that really runs `model`, "" before the start; raises ModelNotFound."""
+        """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
         self._bundle.model(model)
         loaded = self._loaded.get(model)
         return loaded.session.provider if loaded else ""

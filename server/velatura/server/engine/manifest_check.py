@@ -163,7 +163,7 @@ def _check_reference(
 ) -> ModelEntry:
     require(name in models, at, f"a network of the bundle ({listing(models)})", repr(name))
     entry = models[name]
-    wanted = listing(Role.Name(role) for role in roles)  # type: ignore[arg-type]
+    wanted = listing(Role.Name(role) for role in roles)
     require(
         entry.role in set(roles), at, f"a network with {wanted}", f"{name}: {Role.Name(entry.role)}"
     )

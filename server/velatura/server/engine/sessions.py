@@ -1,4 +1,4 @@
-"""One onnxruntime session per network: options, running with the outputs checked, and warming up."""
+"""One onnxruntime session per network: options, running with checked outputs, and warming up."""
 
 from __future__ import annotations
 
