@@ -33,7 +33,7 @@ def test_unknown_names_list_the_known(bundle_root: Path) -> None:
     bundle = Bundle.load(bundle_root, check_graphs=False)
     with pytest.raises(ModelNotFound, match=r"'nope' is not in the bundle.*tiny-segmenter"):
         bundle.model("nope")
-    with pytest.raises(UnknownName, match="unknown generator 'nope'. Use one of: tiny") as caught:
+    with pytest.raises(UnknownName, match=r"unknown generator 'nope'. Use one of: tiny") as caught:
         bundle.generator("nope")
     assert (caught.value.kind, caught.value.name, caught.value.known) == (
         "generator",
@@ -63,13 +63,41 @@ MANIFEST_FAULTS = {
     "no name": (set_in("name", ""), "name", "found nothing"),
     "no models": (set_in("models", []), "models", "at least one network"),
     "model name": (set_in("models", 0, "name", "A B"), "models[0] (A B).name", "lower case"),
-    "name twice": (set_in("models", 1, "name", "tiny-synthesis"), "models", "tiny-synthesis more than once"),
-    "hash form": (set_in("models", 0, "sha256", "12"), "models[0] (tiny-synthesis).sha256", "64 hex"),
-    "hash": (set_in("models", 0, "sha256", "0" * 64), "models[0] (tiny-synthesis).sha256", "damaged"),
-    "file missing": (set_in("models", 0, "file", "x.onnx"), "models[0] (tiny-synthesis).file", "x.onnx"),
-    "file outside": (set_in("models", 0, "file", "../x"), "models[0] (tiny-synthesis).file", "'..'"),
-    "file absolute": (set_in("models", 0, "file", "/etc/passwd"), "models[0] (tiny-synthesis).file", "relative"),
-    "card missing": (set_in("models", 0, "card", "x.md"), "models[0] (tiny-synthesis).card", "x.md"),
+    "name twice": (
+        set_in("models", 1, "name", "tiny-synthesis"),
+        "models",
+        "tiny-synthesis more than once",
+    ),
+    "hash form": (
+        set_in("models", 0, "sha256", "12"),
+        "models[0] (tiny-synthesis).sha256",
+        "64 hex",
+    ),
+    "hash": (
+        set_in("models", 0, "sha256", "0" * 64),
+        "models[0] (tiny-synthesis).sha256",
+        "damaged",
+    ),
+    "file missing": (
+        set_in("models", 0, "file", "x.onnx"),
+        "models[0] (tiny-synthesis).file",
+        "x.onnx",
+    ),
+    "file outside": (
+        set_in("models", 0, "file", "../x"),
+        "models[0] (tiny-synthesis).file",
+        "'..'",
+    ),
+    "file absolute": (
+        set_in("models", 0, "file", "/etc/passwd"),
+        "models[0] (tiny-synthesis).file",
+        "relative",
+    ),
+    "card missing": (
+        set_in("models", 0, "card", "x.md"),
+        "models[0] (tiny-synthesis).card",
+        "x.md",
+    ),
     "role's tensors": (
         set_in("models", 2, "inputs", 0, "name", "picture"),
         "models[2] (tiny-segmenter).inputs",
@@ -85,34 +113,80 @@ MANIFEST_FAULTS = {
         "models[2] (tiny-segmenter).inputs[0] (image).shape",
         "batch axis of -1",
     ),
-    "graph's dtype": (set_in("models", 3, "inputs", 0, "dtype", "uint8"), "inputs 'image' dtype", "tensor(float)"),
+    "graph's dtype": (
+        set_in("models", 3, "inputs", 0, "dtype", "uint8"),
+        "inputs 'image' dtype",
+        "tensor(float)",
+    ),
     "graph's shape": (
         set_in("models", 2, "outputs", 0, "shape", [-1, 4, 8, 8]),
         "outputs 'logits' shape",
         "[-1, 4, 8, 8] (the manifest)",
     ),
-    "graph's rank": (set_in("models", 3, "inputs", 1, "shape", [-1, 1, 2]), "inputs 'style_weights' shape", "[-1, 1, 2]"),
+    "graph's rank": (
+        set_in("models", 3, "inputs", 1, "shape", [-1, 1, 2]),
+        "inputs 'style_weights' shape",
+        "[-1, 1, 2]",
+    ),
     "graph's names": (
-        lambda d: d["models"][2]["outputs"].append({"name": "extra", "dtype": "float32", "shape": [-1]}),
+        lambda d: d["models"][2]["outputs"].append(
+            {"name": "extra", "dtype": "float32", "shape": [-1]}
+        ),
         "outputs",
         "logits, extra (the manifest)",
     ),
-    "synthesis unknown": (set_in("generators", 0, "synthesis", "x"), "generators[0] (tiny).synthesis", "'x'"),
+    "synthesis unknown": (
+        set_in("generators", 0, "synthesis", "x"),
+        "generators[0] (tiny).synthesis",
+        "'x'",
+    ),
     "synthesis role": (
         set_in("generators", 0, "synthesis", "tiny-mapping"),
         "generators[0] (tiny).synthesis",
         "ROLE_MAPPING",
     ),
-    "encoder unknown": (set_in("generators", 0, "encoder", "x"), "generators[0] (tiny).encoder", "'x'"),
-    "num_ws": (set_in("generators", 0, "num_ws", 3), "models (tiny-synthesis).w_plus.shape", "[-1, 3, 4]"),
-    "resolution": (set_in("generators", 0, "resolution", 16), "models (tiny-synthesis).image.shape", "16"),
-    "w_avg length": (set_in("generators", 0, "w_avg", [0.0]), "generators[0] (tiny).w_avg", "4 numbers"),
-    "w_avg NaN": (set_in("generators", 0, "w_avg", ["NaN"] * 4), "generators[0] (tiny).w_avg", "finite"),
-    "style's model": (set_in("styles", 0, "model", "tiny-mapping"), "styles[0] (waves).model", "ROLE_PRESET_STYLE"),
+    "encoder unknown": (
+        set_in("generators", 0, "encoder", "x"),
+        "generators[0] (tiny).encoder",
+        "'x'",
+    ),
+    "num_ws": (
+        set_in("generators", 0, "num_ws", 3),
+        "models (tiny-synthesis).w_plus.shape",
+        "[-1, 3, 4]",
+    ),
+    "resolution": (
+        set_in("generators", 0, "resolution", 16),
+        "models (tiny-synthesis).image.shape",
+        "16",
+    ),
+    "w_avg length": (
+        set_in("generators", 0, "w_avg", [0.0]),
+        "generators[0] (tiny).w_avg",
+        "4 numbers",
+    ),
+    "w_avg NaN": (
+        set_in("generators", 0, "w_avg", ["NaN"] * 4),
+        "generators[0] (tiny).w_avg",
+        "finite",
+    ),
+    "style's model": (
+        set_in("styles", 0, "model", "tiny-mapping"),
+        "styles[0] (waves).model",
+        "ROLE_PRESET_STYLE",
+    ),
     "style's index": (set_in("styles", 0, "index", 2), "styles[0] (waves).index", "less than 2"),
-    "segmenter": (set_in("default_segmenter", "tiny-mapping"), "default_segmenter", "ROLE_SEGMENTER"),
-    "directions missing": (set_in("generators", 0, "directions", "d.json"), "generators[0] (tiny).directions", "d.json"),
-}  # fmt: skip
+    "segmenter": (
+        set_in("default_segmenter", "tiny-mapping"),
+        "default_segmenter",
+        "ROLE_SEGMENTER",
+    ),
+    "directions missing": (
+        set_in("generators", 0, "directions", "d.json"),
+        "generators[0] (tiny).directions",
+        "d.json",
+    ),
+}
 
 
 @pytest.mark.parametrize(("edit", "field", "words"), MANIFEST_FAULTS.values(), ids=MANIFEST_FAULTS)
@@ -131,16 +205,28 @@ DIRECTION_FAULTS = {
         "directions[0] (smile).generator_sha256",
         "other weights",
     ),
-    "short": (set_in("directions", 0, "offsets", [1.0]), "directions[0] (smile).offsets", "8 numbers"),
-    "infinite": (set_in("directions", 0, "offsets", ["Infinity"] * 8), "directions[0] (smile).offsets", "finite"),
-    "layers": (set_in("directions", 0, "layer_end", 3), "directions[0] (smile).layer_start/layer_end", "0..3"),
+    "short": (
+        set_in("directions", 0, "offsets", [1.0]),
+        "directions[0] (smile).offsets",
+        "8 numbers",
+    ),
+    "infinite": (
+        set_in("directions", 0, "offsets", ["Infinity"] * 8),
+        "directions[0] (smile).offsets",
+        "finite",
+    ),
+    "layers": (
+        set_in("directions", 0, "layer_end", 3),
+        "directions[0] (smile).layer_start/layer_end",
+        "0..3",
+    ),
     "strengths": (
         set_in("directions", 0, "min_strength", 5.0),
         "directions[0] (smile).min_strength/max_strength",
         "in order",
     ),
     "no name": (set_in("directions", 0, "name", ""), "directions[0].name", "a name"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_one_stall_is_no_lesson() -> None:
     for _ in range(100):
         cost.observe(1.0, 0.01)
     cost.observe(1.0, 30.0)
-    assert cost.estimate(1.0) < 0.013
+    assert cost.estimate(1.0) < 0.014
 
 
 def test_true_slowdown_is_learned() -> None:

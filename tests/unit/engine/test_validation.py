@@ -74,7 +74,7 @@ def test_numbers_must_be_finite(entry: ModelEntry, bad: float) -> None:
     arrays = inputs()
     check_finite(entry, arrays)
     arrays["image"][1, 2, 3, 4] = bad
-    with pytest.raises(InvalidTensor, match="'image'.*expected finite numbers"):
+    with pytest.raises(InvalidTensor, match=r"'image'.*expected finite numbers"):
         check_finite(entry, arrays)
 
 
