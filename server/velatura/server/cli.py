@@ -93,3 +93,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _quit(message: str, code: int) -> None:
     typer.echo(f"velatura-server: {message}", err=True)
     raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app()

@@ -79,7 +79,7 @@ def _to_network(images: Sequence[U8]) -> F32:
     below, right = padding(height), padding(width)
     padded = images
     if below or right:
-        # BORDER_REFLECT repeats the border itself: it is defined for a single row or column as well.
+        # BORDER_REFLECT repeats the border itself, so a single row or column will do.
         padded = [
             np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)
             for image in images
