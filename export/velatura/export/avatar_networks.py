@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -31,8 +31,8 @@ _DATA = (
 _LICENSE = "Apache-2.0"
 _SOURCE = "Trained from scratch by velatura-training."
 _LIMITS = (
-    "Knows flat cartoon avatars only. Photographs of people are outside its domain: results on them "
-    "mean nothing."
+    "Knows flat cartoon avatars only. Photographs of people are outside its domain: results on "
+    "them mean nothing."
 )
 
 
@@ -91,16 +91,20 @@ def load_figures(folder: Path) -> dict[str, list[bundle_pb2.Figure]]:
 def avatar_specs(weights: AvatarWeights) -> list[NetworkSpec]:
     """The four networks in the bundle's order."""
     config = weights.generator.config
-    return [
+    specs = [
         _synthesis(weights.generator, config),
         _mapping(weights.generator, config),
         _encoder(weights.encoder, config),
         _segmenter(weights.segmenter, weights.segmenter_config),
     ]
+    unknown = sorted(set(weights.figures) - {spec.name for spec in specs})
+    if unknown:
+        raise CheckpointError(f"figures.json: no network is named {', '.join(unknown)}")
+    return [replace(spec, figures=tuple(weights.figures.get(spec.name, ()))) for spec in specs]
 
 
-def generator_entry(generator: Generator, directions_file: str) -> bundle_pb2.GeneratorEntry:
-    """How the avatar networks belong together."""
+def generator_entry(generator: Generator) -> bundle_pb2.GeneratorEntry:
+    """How the avatar networks belong together; the bundle's writer fills in the directions."""
     config = generator.config
     return bundle_pb2.GeneratorEntry(
         name="avatar",
@@ -112,7 +116,6 @@ def generator_entry(generator: Generator, directions_file: str) -> bundle_pb2.Ge
         z_dim=config.z_dim,
         resolution=config.resolution,
         w_avg=generator.mapping.w_avg.tolist(),
-        directions=directions_file,
     )
 
 
@@ -137,7 +140,7 @@ def _synthesis(generator: Generator, config: GeneratorConfig) -> NetworkSpec:
             license=_LICENSE,
             source=_SOURCE,
             training_data=_DATA,
-            intended_use="Editing and sampling avatar faces; a small, complete example of a domain.",
+            intended_use="Editing and sampling avatar faces: a small, complete example domain.",
             limits=_LIMITS,
             papers=("Karras et al. 2020, arXiv:1912.04958", "Karras et al. 2020, arXiv:2006.06676"),
         ),
@@ -156,7 +159,7 @@ def _mapping(generator: Generator, config: GeneratorConfig) -> NetworkSpec:
         ),
         outputs=(Port("w", (-1, config.w_dim), layout="N, dimension"),),
         background=Background(
-            description="StyleGAN2 mapping network with truncation: z to the intermediate latent w.",
+            description="StyleGAN2 mapping network with truncation: z to the latent w.",
             license=_LICENSE,
             source=_SOURCE,
             training_data=_DATA,

@@ -41,7 +41,7 @@ def write_bundle(
     size_limit: int = SIZE_LIMIT,
     progress: Progress = lambda _name, _step: None,
 ) -> bundle_pb2.BundleManifest:
-    """Export every network and write manifest, directions and cards to `out`, replacing a bundle there.
+    """Export every network and write the bundle to `out`, replacing an older bundle there.
 
     Nothing at `out` changes unless everything succeeded. Raises ExportError when a network fails
     its checks, the bundle exceeds `size_limit` bytes, or `out` holds something else than a bundle.
@@ -175,7 +175,8 @@ def _require_small(folder: Path, limit: int) -> None:
         largest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
         listing = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in largest)
         raise ExportError(
-            f"the bundle has {total / 1e6:.1f} MB, the limit is {limit / 1e6:.0f}; largest: {listing}"
+            f"the bundle has {total / 1e6:.1f} MB, the limit is {limit / 1e6:.0f}; "
+            f"largest: {listing}"
         )
 
 

@@ -53,9 +53,8 @@ def _tensors(entry: bundle_pb2.ModelEntry) -> str:
             shape = " × ".join("any" if extent == -1 else str(extent) for extent in tensor.shape)
             bounded = tensor.range_max > tensor.range_min
             span = f"[{tensor.range_min:g}, {tensor.range_max:g}]" if bounded else "unbounded"
-            rows.append(
-                f"| {kind} | `{tensor.name}` | {tensor.dtype} | {shape} | {span} | {tensor.layout} |"
-            )
+            cells = (kind, f"`{tensor.name}`", tensor.dtype, shape, span, tensor.layout)
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

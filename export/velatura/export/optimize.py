@@ -1,6 +1,7 @@
-"""Makes a traced graph lean and portable: constants folded, no trace debris, standard operators only.
+"""Makes a traced graph lean and portable: folded, without trace debris, in standard operators.
 
-The result depends on the graph alone, so that the same weights give the same bytes.
+The result depends on the graph alone, so that the same weights give the same bytes (on the same
+versions and kind of processor: folding rounds as the machine does).
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ def _fold_constants(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     options.optimized_model_filepath = str(folded)
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     result = onnx.load(folded)
     folded.unlink()
     return result

@@ -1,4 +1,4 @@
-"""What is to be exported: a torch module, its tensors' names and ranges, and what is known about it."""
+"""What is to be exported: a torch module, its tensors, and what people should know about it."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ class Reference:
     tolerance: float
     sizes: tuple[Size | None, ...] = (None,)
     batch_sizes: tuple[int, ...] = (1,)
+    inputs: Callable[[int, Size | None], dict[str, FloatArray]] | None = None
+    """Inputs for a batch and size, where random ones of the ports' kinds would not be typical."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Background:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One network of a bundle, ready to trace. The module is in eval mode and takes the inputs in order."""
+    """One network, ready to trace: `module` is in eval mode and takes the inputs in order."""
 
     name: str
     role: bundle_pb2.Role
@@ -112,9 +114,7 @@ class NetworkSpec:
     def free_size(self) -> bool:
         return any(-1 in port.shape[1:] for port in self.inputs)
 
-    def sample(
-        self, batch: int, size: Size | None, seed: int = 0
-    ) -> dict[str, FloatArray]:
+    def sample(self, batch: int, size: Size | None, seed: int = 0) -> dict[str, FloatArray]:
         """Inputs by name, the same for the same arguments."""
         rng = np.random.default_rng(seed)
         return {port.name: port.sample(rng, batch, size) for port in self.inputs}

@@ -32,7 +32,7 @@ def package_graph(name: str) -> Path:
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, FloatArray]:
-    """Float initialisers as they are, integer ones through their DequantizeLinear: by tensor name."""
+    """By tensor name: float initialisers, and integer ones through their DequantizeLinear."""
     raw = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     values = {name: value for name, value in raw.items() if value.dtype == np.float32}
     for node in model.graph.node:

@@ -43,7 +43,8 @@ def trace(spec: NetworkSpec, path: Path) -> None:
             )
     except Exception as error:  # the exporter raises many kinds, all of them about the network
         raise ExportError(f"{spec.name}: torch could not export it: {error}") from error
-    assert program is not None
+    if program is None:
+        raise ExportError(f"{spec.name}: torch returned no program")
     program.save(str(path), include_initializers=True)
     _require_ports(spec, onnx.load(path))
 
@@ -58,7 +59,7 @@ def _dynamic_axes(port: Port) -> dict[int, Any]:
 
 
 def _require_ports(spec: NetworkSpec, model: onnx.ModelProto) -> None:
-    """The graph's tensors must have the names, order and extents that the specification promises."""
+    """The graph's tensors must have the names, order and extents that were promised."""
     for kind, ports, values in (
         ("input", spec.inputs, model.graph.input),
         ("output", spec.outputs, model.graph.output),

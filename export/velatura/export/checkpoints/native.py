@@ -1,4 +1,4 @@
-"""Our own weights: `NAME.safetensors` and, beside it, `NAME.json` with what rebuilds the network."""
+"""Our own weights: `NAME.safetensors` and, beside it, `NAME.json` that rebuilds the network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from velatura.export.errors import CheckpointError
+from velatura.export.networks import segmenter
 from velatura.export.networks.encoder import Encoder, EncoderConfig
-from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
+from velatura.export.networks.segmenter import SegmenterConfig
 from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
 from velatura.v1 import bundle_pb2
 
@@ -36,8 +37,12 @@ def load_encoder(weights: Path) -> Encoder:
 
 def load_segmenter(weights: Path) -> tuple[nn.Module, SegmenterConfig]:
     """Segmenter in eval mode and its configuration. Raises CheckpointError as above."""
-    config = _read_config(weights, SegmenterConfig, _tuples)
-    return _load(build_segmenter(config), weights), config
+    try:
+        return segmenter.load_segmenter(weights)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{weights}: no such file; train the network first") from error
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{weights}: not a segmenter: {error}") from error
 
 
 def save_weights(weights: Path, network: nn.Module, config: Config, *, half: bool = False) -> None:

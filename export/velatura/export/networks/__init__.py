@@ -1,1 +1,1 @@
-"""One file per architecture: torch modules written so that one ONNX graph serves every batch size."""
+"""One file per architecture: torch modules whose one ONNX graph serves every batch size."""

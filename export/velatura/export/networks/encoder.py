@@ -47,7 +47,7 @@ class EncoderConfig:
 def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
     nn.init.kaiming_normal_(conv.weight, a=_SLOPE)
-    nn.init.zeros_(cast(Tensor, conv.bias))
+    nn.init.zeros_(cast("Tensor", conv.bias))
     return conv
 
 
@@ -121,10 +121,11 @@ class Encoder(nn.Module):
         for stage in self.stages:
             x = stage(x)
         x = F.leaky_relu(self.neck(x), _SLOPE).flatten(1) * self.head_gain  # [N, features]
-        w0 = (self.w0(x) + self.w_avg).unsqueeze(1)  # [N, 1, w_dim]
+        w0: Tensor = (self.w0(x) + self.w_avg).unsqueeze(1)  # [N, 1, w_dim]
         if self.delta_scale == 0:
             return w0.expand(-1, self.config.num_ws, -1)  # [N, num_ws, w_dim]
         deltas = self.deltas(x).unflatten(1, (self.config.num_ws - 1, self.config.w_dim))
         if self.delta_scale != 1:
             deltas = deltas * self.delta_scale
-        return torch.cat([w0, w0 + deltas], dim=1)  # the first layer is w0 itself
+        # The first layer is w0 itself.
+        return torch.cat([w0, w0 + deltas], dim=1)  # [N, num_ws, w_dim]

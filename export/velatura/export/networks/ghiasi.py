@@ -34,7 +34,7 @@ _STAGES = (
 
 
 class _SameConv2d(nn.Conv2d):
-    """3×3 convolution padded as TensorFlow does for even sizes: behind only where the stride is 2."""
+    """3×3 convolution padded as TensorFlow does for even sizes: with stride 2, behind only."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] == 2:
@@ -55,7 +55,7 @@ class _InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.relu6(self.expand(x)) if self.expand is not None else x
-        out = cast(Tensor, self.project(F.relu6(self.depthwise(hidden))))
+        out = cast("Tensor", self.project(F.relu6(self.depthwise(hidden))))
         return x + out if self.skip else out
 
 
@@ -86,7 +86,7 @@ class StylePredictor(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = F.relu6(self.last(x))  # [N, 1280, H/32, W/32]
-        return cast(Tensor, self.to_code(x.mean(dim=(2, 3))))  # [N, 100]
+        return cast("Tensor", self.to_code(x.mean(dim=(2, 3))))  # [N, 100]
 
 
 class _StyledConv(nn.Module):
@@ -112,7 +112,7 @@ class _StyledResidual(nn.Module):
         self.conv2 = _StyledConv(channels, channels, 3, code_dim, eps)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        return x + cast(Tensor, self.conv2(torch.relu(self.conv1(x, code)), code))
+        return x + cast("Tensor", self.conv2(torch.relu(self.conv1(x, code)), code))
 
 
 class StyleTransformer(nn.Module):

@@ -1,4 +1,4 @@
-"""Semantic segmenters: DeepLabv3+ with a full-resolution refinement head, and U-Net with scSE attention.
+"""Semantic segmenters: DeepLabv3+ with full-resolution refinement, and U-Net with scSE attention.
 
 Both are `segmentation_models_pytorch` architectures that take an RGB image in [-1, 1] and return
 one logit per class at the input's own resolution. The state dict is that of the module below.
@@ -91,7 +91,7 @@ class RefinedDeepLabV3Plus(nn.Module):
         half = self.refine_half(torch.cat([coarse, features[1]], dim=1))  # [N, 24, H/2, W/2]
         full = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
         full = self.refine_full(torch.cat([full, self.detail(image)], dim=1))  # [N, 16, H, W]
-        return cast(Tensor, self.head(full))  # [N, C, H, W]
+        return cast("Tensor", self.head(full))  # [N, C, H, W]
 
 
 def build_segmenter(config: SegmenterConfig) -> nn.Module:
@@ -102,13 +102,11 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
     if config.architecture == "deeplabv3plus":
         if len(config.decoder_channels) != 1:
             raise ValueError("decoder_channels: deeplabv3plus takes exactly one width, e.g. [128]")
-        return RefinedDeepLabV3Plus(
-            config.encoder, config.decoder_channels[0], len(config.classes)
-        )
+        return RefinedDeepLabV3Plus(config.encoder, config.decoder_channels[0], len(config.classes))
     if len(config.decoder_channels) != 5:
         raise ValueError("decoder_channels: unet_scse takes five widths, e.g. [128,64,32,16,16]")
     return cast(
-        nn.Module,
+        "nn.Module",
         smp.Unet(
             config.encoder,
             encoder_weights=None,

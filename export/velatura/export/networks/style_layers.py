@@ -1,18 +1,16 @@
-"""Layers shared by the feed-forward style networks: mirrored convolution and modulated instance norm.
+"""Layers that the feed-forward style networks share: mirrored convolution and modulated norm.
 
 Both keep any height and width, and both are written so that one ONNX graph serves every batch.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class MirrorConv2d(nn.Conv2d):
-    """Convolution after reflection padding of half its kernel: [N, C, H, W] → [N, C', ⌈H/s⌉, ⌈W/s⌉].
+    """Convolution after mirroring half its kernel: [N, C, H, W] → [N, C', ⌈H/s⌉, ⌈W/s⌉].
 
     Mirrored edges avoid the frame that zero padding paints around a stylised picture.
     Height and width must exceed half the kernel.
@@ -50,4 +48,4 @@ def upsample_nearest(x: Tensor) -> Tensor:
 
 def crop_to(x: Tensor, like: Tensor) -> Tensor:
     """Drop the up to three surplus rows and columns that two halvings and doublings add."""
-    return cast(Tensor, x[:, :, : like.shape[2], : like.shape[3]])
+    return x[:, :, : like.shape[2], : like.shape[3]]

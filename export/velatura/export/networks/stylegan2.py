@@ -1,8 +1,8 @@
 """StyleGAN2 generator (Karras et al. 2020, arXiv:1912.04958; ADA: arXiv:2006.06676).
 
 The state-dict names are those of published checkpoints: `mapping.fc{i}`, `mapping.w_avg`,
-`synthesis.b{r}.conv{0,1}`, `synthesis.b{r}.torgb`. Weights are stored at unit variance and scaled at
-run time (equalised learning rate, Karras et al. 2018, arXiv:1710.10196).
+`synthesis.b{r}.conv{0,1}`, `synthesis.b{r}.torgb`. Weights are stored at unit variance and scaled
+at run time (equalised learning rate, Karras et al. 2018, arXiv:1710.10196).
 
 Modulated convolution is written for batching: the activations are scaled, convolved with the one
 shared weight, then demodulated. It equals the paper's per-sample weights and accepts any batch.
@@ -40,7 +40,7 @@ class GeneratorConfig:
 
     @property
     def num_ws(self) -> int:
-        """Layers of W+: two a resolution, the first of them shared by 4×4 and the last RGB layer."""
+        """Layers of W+: two a resolution; 4×4 has one, and the last RGB layer one of its own."""
         return 2 * int(math.log2(self.resolution)) - 2
 
 
@@ -197,9 +197,7 @@ class SynthesisBlock(nn.Module):
         self.conv1 = SynthesisLayer(out_channels, out_channels, resolution, config, up=False)
         self.torgb = ToRGB(out_channels, config)
 
-    def forward(
-        self, x: Tensor | None, rgb: Tensor | None, ws: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | None, rgb: Tensor | None, ws: Tensor) -> tuple[Tensor, Tensor]:
         """ws [N, 2 or 3, w_dim]: the layers of this block, the last one for RGB."""
         if x is None or rgb is None:
             x = self.const.expand(ws.shape[0], -1, -1, -1)  # [N, C, 4, 4]
@@ -238,7 +236,8 @@ class SynthesisNetwork(nn.Module):
             # The RGB layer reads the latent of the next block's first layer.
             x, rgb = getattr(self, f"b{resolution}")(x, rgb, w_plus[:, start : start + count + 1])
             start += count
-        assert rgb is not None
+        if rgb is None:  # for the type checker: there is always a 4×4 block
+            raise AssertionError("no resolutions")
         return rgb
 
 

@@ -1,0 +1,144 @@
+"""The `velatura-export` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from velatura.export.errors import ExportError
+from velatura.v1 import bundle_pb2
+
+app = typer.Typer(
+    help="Trace networks to ONNX, check them, and write the bundle that velatura-server loads.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_STEPS = ("tracing", "optimising", "checking", "done")
+
+Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle.")]
+
+
+@app.command()
+def bundle(
+    weights: Annotated[
+        Path, typer.Option("--weights", "-w", help="Folder with the avatar-* weights.")
+    ] = Path("training/weights"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("models"),
+    name: Annotated[str, typer.Option(help="Name of the bundle.")] = "velatura",
+) -> None:
+    """Export the avatar and style networks; the folder is replaced only when all checks pass."""
+    from velatura.export.avatar_networks import (
+        SEGMENTER,
+        avatar_specs,
+        generator_entry,
+        load_avatar_weights,
+    )
+    from velatura.export.bundle import write_bundle
+    from velatura.export.style_networks import style_entries, style_specs
+
+    console = Console()
+    try:
+        loaded = load_avatar_weights(weights)
+        specs = avatar_specs(loaded) + style_specs()
+        with _progress(console) as bar:
+            task = bar.add_task("loading", total=len(specs) * len(_STEPS))
+
+            def advance(network: str, step: str) -> None:
+                bar.update(task, advance=1, description=f"{network}: {step}")
+
+            manifest = write_bundle(
+                out,
+                name=name,
+                specs=specs,
+                generators=[(generator_entry(loaded.generator), loaded.directions)],
+                styles=style_entries(),
+                default_segmenter=SEGMENTER,
+                progress=advance,
+            )
+    except ModuleNotFoundError as error:
+        _fail(console, f"{error}; install velatura-export[style] for the style networks")
+    except ExportError as error:
+        _fail(console, str(error))
+    console.print(_table(out, manifest))
+
+
+@app.command()
+def inspect(folder: Bundle = Path("models")) -> None:
+    """Show every network: tensors, cost, size and how closely it was verified."""
+    from velatura.export.bundle import read_manifest
+
+    console = Console()
+    try:
+        manifest = read_manifest(folder)
+    except ExportError as error:
+        _fail(console, str(error))
+    console.print(_table(folder, manifest))
+
+
+@app.command()
+def verify(folder: Bundle = Path("models")) -> None:
+    """Check hashes, load every graph in onnxruntime and run it once; exit code 1 on any problem."""
+    from velatura.export.audit import audit
+
+    console = Console()
+    problems = 0
+    try:
+        for name, problem in audit(folder):
+            problems += bool(problem)
+            console.print(f"[red]✗ {name}[/]: {problem}" if problem else f"[green]✓[/] {name}")
+    except ExportError as error:
+        _fail(console, str(error))
+    if problems:
+        raise typer.Exit(1)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _table(folder: Path, manifest: bundle_pb2.BundleManifest) -> Table:
+    table = Table(title=f"{manifest.name}: {len(manifest.models)} networks")
+    table.add_column("model", no_wrap=True)
+    for column in ("inputs", "outputs"):
+        table.add_column(column, overflow="fold")
+    for column in ("params", "GFLOP", "MB", "max error"):
+        table.add_column(column, justify="right", no_wrap=True)
+    total = 0
+    for model in manifest.models:
+        path = folder / model.file
+        size = path.stat().st_size if path.is_file() else 0
+        total += size
+        against_torch = [v for v in model.verifications if v.reference.startswith("torch")]
+        worst = max((v.max_abs_error for v in against_torch), default=float("nan"))
+        table.add_row(
+            model.name,
+            "\n".join(map(_tensor, model.inputs)),
+            "\n".join(map(_tensor, model.outputs)),
+            f"{model.parameters:,}",
+            f"{model.flops / 1e9:.3f}",
+            f"{size / 1e6:.2f}",
+            f"{worst:.1e}",
+        )
+    table.caption = f"{total / 1e6:.1f} MB of graphs; max error is against torch"
+    return table
+
+
+def _tensor(spec: bundle_pb2.TensorSpec) -> str:
+    return f"{spec.name} {'×'.join('?' if e == -1 else str(e) for e in spec.shape)}"
+
+
+def _fail(console: Console, message: str) -> NoReturn:
+    console.print(f"[red]error:[/] {message}", soft_wrap=True, highlight=False)
+    raise typer.Exit(2)
