@@ -16,13 +16,13 @@ from velatura.training.runs.checkpoint import load_checkpoint, restore_module
 
 
 def assemble_weights(joint: Path, segmenter_run: Path, weights: Path, mapping_steps: int) -> None:
-    """Write avatar-generator, avatar-encoder and avatar-segmenter (safetensors and JSON) to `weights`."""
+    """Write the generator, encoder and segmenter, each safetensors and JSON, to `weights`."""
     torch.manual_seed(0)
     tensors, _ = load_checkpoint(joint)
     labelled = LabelledGenerator(GeneratorConfig())
     encoder = Encoder(EncoderConfig())
-    restore_module("average.generator", labelled, tensors)
-    restore_module("average.encoder", encoder, tensors)
+    restore_module("ema.generator", labelled, tensors)
+    restore_module("ema.encoder", encoder, tensors)
     generator = Generator(labelled.config)
     generator.synthesis.load_state_dict(labelled.synthesis.state_dict())
     train_mapping(generator.mapping, labelled.labels, MappingSettings(steps=mapping_steps))

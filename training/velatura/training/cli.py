@@ -33,7 +33,7 @@ def generator(
     resolution: Annotated[int, typer.Option(help="Height and width: 64 first, then 128.")] = 64,
     steps: int = 6000,
     minutes: Minutes = 0,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 2e-2,
     start_from: Annotated[Path | None, typer.Option(help="Run of a lower resolution.")] = None,
     threads: Threads = 0,
     compile: Compile = True,
@@ -41,15 +41,11 @@ def generator(
     """Teach the generator from labelled renders."""
     _use_threads(threads)
     from velatura.training.generator.pretrain import PretrainSettings, pretrain
+    from velatura.training.runs.loop import Schedule
 
-    settings = PretrainSettings(
-        resolution=resolution,
-        steps=steps,
-        minutes=minutes,
-        learning_rate=learning_rate,
-        compile=compile,
-    )
-    psnr = pretrain(settings, out, _checkpoint(start_from) if start_from else None)
+    settings = PretrainSettings(resolution, learning_rate=learning_rate, compile=compile)
+    schedule = Schedule(steps, minutes, final_rate=0.05)
+    psnr = pretrain(settings, schedule, out, _checkpoint(start_from) if start_from else None)
     typer.echo(f"held-out PSNR from labels: {psnr:.2f} dB")
 
 
@@ -59,32 +55,37 @@ def encoder(
     steps: int = 4000,
     minutes: Minutes = 0,
     learning_rate: float = 1e-3,
-    generator_learning_rate: float = 2e-3,
+    generator_learning_rate: float = 4e-3,
     generator_run: Annotated[
         Path | None, typer.Option(help="Generator to decode with: the second stage.")
     ] = None,
-    encoder_run: Annotated[Path | None, typer.Option(help="First stage's run to go on from.")] = None,
+    encoder_run: Annotated[
+        Path | None, typer.Option(help="First stage's run to go on from.")
+    ] = None,
     threads: Threads = 0,
     compile: Compile = True,
 ) -> None:
     """Teach the encoder: latents alone first, then images, together with the generator."""
     _use_threads(threads)
-    from velatura.training.generator.encode import EncodeSettings, train_encoder
+    from velatura.training.generator.encode import EncodeSettings, train_images, train_latents
+    from velatura.training.runs.loop import Schedule
 
     settings = EncodeSettings(
-        steps=steps,
-        minutes=minutes,
         learning_rate=learning_rate,
         generator_learning_rate=generator_learning_rate,
         compile=compile,
     )
-    figure = train_encoder(
-        settings,
-        out,
-        _checkpoint(generator_run) if generator_run else None,
-        _checkpoint(encoder_run) if encoder_run else None,
+    schedule = Schedule(steps, minutes, final_rate=0.05)
+    if generator_run is None:
+        accuracy = train_latents(settings, schedule, out)
+        typer.echo(f"held-out label accuracy: {accuracy:.4f}")
+        return
+    if encoder_run is None:
+        raise typer.BadParameter("--encoder-run: the second stage goes on from a first one")
+    psnr = train_images(
+        settings, schedule, out, _checkpoint(generator_run), _checkpoint(encoder_run)
     )
-    typer.echo(f"{'PSNR, dB' if generator_run else 'label accuracy'}: {figure:.4g}")
+    typer.echo(f"held-out PSNR of encode and generate: {psnr:.2f} dB")
 
 
 @app.command()
@@ -96,7 +97,9 @@ def segmenter(
     folder: Annotated[
         Path | None, typer.Option(help="Own data: images/, masks/ and classes.txt.")
     ] = None,
-    architecture: Annotated[str, typer.Option(help="deeplabv3plus or unet_scse.")] = "deeplabv3plus",
+    architecture: Annotated[
+        str, typer.Option(help="deeplabv3plus or unet_scse.")
+    ] = "deeplabv3plus",
     backbone: Annotated[str, typer.Option(help="Encoder of segmentation_models_pytorch.")] = (
         "tu-mobilenetv3_small_100"
     ),

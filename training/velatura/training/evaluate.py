@@ -57,7 +57,7 @@ def evaluate_inversion(
     place = f"{count} held-out avatars, {layers.resolution} px"
     mapping = LabelMapping(LABEL_DIM, generator.config.w_dim)
     psnr, similarity, seen = [], [], []
-    for batch in images.split(_BATCH):
+    for batch in torch.split(images, _BATCH):
         made = generator.synthesis(encoder(batch)).clamp(-1, 1)
         psnr.append(psnr_db(made, batch) * len(batch))
         index = ms_ssim(made, batch, data_range=2.0, kernel_size=5, reduction="sum")

@@ -30,7 +30,7 @@ _LEAST_ALPHA = {"nose": 20, "eyes": 60, "brows": 60, "glasses": 60}
 
 @dataclass(frozen=True)
 class Avatar:
-    """Indices into the options of each attribute, and the background's RGB above and below, 0..255."""
+    """Index of each attribute's option, and the background's RGB above and below, 0..255."""
 
     choices: dict[str, int]
     background: tuple[tuple[int, int, int], tuple[int, int, int]]

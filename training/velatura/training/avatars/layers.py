@@ -1,7 +1,7 @@
-"""Renders each part of an avatar alone, as premultiplied RGBA, so that faces compose in microseconds.
+"""Renders each part of an avatar alone, as premultiplied RGBA, so that faces compose fast.
 
-A whole avatar takes resvg about 17 ms; its parts do not interact, so rendering every part and colour
-once (a few hundred renders) and laying them over each other gives the same picture at any rate.
+The parts do not interact: rendering every part and colour once (a few hundred renders) and laying
+them over each other gives what rendering whole avatars would, to within rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ VIEW_BOX = "0 8 264 264"
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
-
 @dataclass(frozen=True)
 class LayerSet:
     """Premultiplied RGBA layers, uint8 [options…, 4, R, R], of one resolution R."""
@@ -43,7 +42,7 @@ class LayerSet:
     accessory: Tensor
 
 
-def render_layers(resolution: int, advance: Callable[[], None] = lambda: None) -> TensorSet:
+def render_layers(resolution: int, advance: Callable[[], None] = lambda: None) -> LayerSet:
     """Render every layer at `resolution` squared; `advance` is called once for each render."""
 
     def draw(group: str, **parts: object) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from velatura.training.avatars.parts import MASK_CLASSES, OPTIONS
+from velatura.training.avatars.parts import OPTIONS
 
 Color = tuple[int, int, int]
 
@@ -124,5 +124,3 @@ EDITS: tuple[NamedEdit, ...] = (
     _background("background_light", (245, 245, 245), (225, 225, 225)),
     _background("background_dark", (70, 70, 75), (45, 45, 50)),
 )
-
-assert {r for e in EDITS for r in e.regions} <= set(MASK_CLASSES)

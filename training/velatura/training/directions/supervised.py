@@ -1,9 +1,9 @@
 """Supervised directions from paired renders.
 
-InterFaceGAN (Shen et al. 2020, arXiv:2005.09635) fits a linear boundary to labelled samples and then
-projects other attributes out. Where the same face can be drawn with and without the attribute, the
-mean difference of the pair's latents is that direction with every other attribute held fixed by
-construction, in the encoder's own W+.
+InterFaceGAN (Shen et al. 2020, arXiv:2005.09635) fits a linear boundary to labelled samples and
+then projects other attributes out. Where the same face can be drawn with and without the attribute,
+the mean difference of the pair's latents is that direction, with every other attribute held fixed
+by construction, in the encoder's own W+.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from velatura.training.avatars.compose import Avatar, compose_images, sample_ava
 from velatura.training.avatars.layers import LayerSet
 from velatura.training.directions.catalog import NamedEdit
 
-# At strength 1 an option of attributes leads its rivals by as much as a clean label would: the pair's
-# mean difference alone brings the new option only level with the old one.
+# At strength 1 the new option leads its rivals clearly: the pair's mean difference alone would bring
+# it only level with the old one.
 OPTION_GAIN = 1.6
 
 

@@ -1,4 +1,4 @@
-"""Labels → w, the image loss and its figure: how a generator is first taught, before any image is encoded."""
+"""What a generator is first taught with: labels as latents, the image loss, and its figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from velatura.training.avatars.parts import label_slices
 
-
 # Norm of one label's direction: w then varies by about a half in each dimension.
 _BASIS_GAIN = 1.5
 
@@ -15,8 +14,8 @@ _BASIS_GAIN = 1.5
 class LabelMapping(nn.Module):
     """Label vectors [N, L] → w [N, w_dim], w_dim ≥ L: every label owns one direction of W.
 
-    A fixed rotation: each layer's affine map can still read any mixture of labels out of w, adding a
-    label adds its direction exactly, and an encoder can be taught the latents before there is a
+    A fixed rotation: each layer's affine map can still read any mixture of labels out of w, adding
+    a label adds its direction exactly, and an encoder can be taught the latents before there is a
     generator. Telling mixed labels apart is left to the generator; see `blend_labels`.
     """
 
@@ -34,7 +33,7 @@ class LabelMapping(nn.Module):
         return labels @ self.basis.t()
 
     def labels_of(self, w: Tensor) -> Tensor:
-        """The labels [N, L] that w [N, w_dim] stands for; the part of w outside the basis is dropped."""
+        """Labels [N, L] that w [N, w_dim] stands for; what lies outside the basis is dropped."""
         return w @ self.basis / _BASIS_GAIN**2
 
 

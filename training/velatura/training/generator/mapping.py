@@ -58,10 +58,11 @@ def _bias(attribute: str) -> Tensor:
     return (weights * count).log()
 
 
-def train_mapping(network: MappingNetwork, labels: LabelMapping, settings: MappingSettings) -> float:
+def train_mapping(
+    network: MappingNetwork, labels: LabelMapping, settings: MappingSettings, z_dim: int = 128
+) -> float:
     """Train in place, w_avg included; returns the share of attributes whose right option leads."""
     torch.manual_seed(settings.seed)
-    z_dim = network.fc0.weight.shape[1]
     learned = list(network.parameters())
     optimizer = torch.optim.Adam(learned, settings.learning_rate, betas=(0.9, 0.99))
     one = torch.ones(settings.batch)
@@ -75,7 +76,7 @@ def train_mapping(network: MappingNetwork, labels: LabelMapping, settings: Mappi
             z = torch.randn(settings.batch, z_dim)
             loss = F.mse_loss(network(z, one), labels(labels_of_z(z)))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             bar.update(task, completed=step + 1, note=f"loss {loss.item():.4f}")
     with torch.no_grad():

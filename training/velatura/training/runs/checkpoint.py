@@ -71,7 +71,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error})") from error
     if _STATE_KEY not in metadata:
-        raise ValueError(f"{path}: weights only, no training state; give a checkpoint-*.safetensors")
+        raise ValueError(
+            f"{path}: weights only, no training state; give a checkpoint-*.safetensors"
+        )
     return tensors, json.loads(metadata[_STATE_KEY])
 
 

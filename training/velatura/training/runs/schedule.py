@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 
 def decayed_rate(progress: float, step: int, final: float, warm_up: int = 50) -> float:
     """Factor on the base rate, at `progress` 0..1 of the run; `final` is its value at the end."""
     warm = min(1.0, (step + 1) / warm_up)
     return warm * (final + (1 - final) * (0.5 + 0.5 * math.cos(math.pi * progress)))
-
-
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Each parameter group's learning rate becomes `factor` times its own "base"."""
-    for group in optimizer.param_groups:
-        group["lr"] = factor * group["base"]

@@ -35,7 +35,7 @@ def _chosen(count: int, probability: float, rng: torch.Generator) -> Tensor:
 
 def _replace_background(image: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
     """Put gradients, coloured noise of several scales or another image behind class 0."""
-    count, _, height, width = image.shape
+    count = image.shape[0]
     backdrop = _backdrop(image, rng)
     alpha = (labels == 0).float().unsqueeze(1)  # [N, 1, H, W]
     alpha = F.avg_pool2d(F.pad(alpha, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -73,7 +73,11 @@ def _affine(image: Tensor, labels: Tensor, rng: torch.Generator) -> Batch:
     grid = F.affine_grid(theta, list(image.shape), align_corners=False)
     image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     warped = F.grid_sample(
-        labels.unsqueeze(1).float(), grid, mode="nearest", padding_mode="border", align_corners=False
+        labels.unsqueeze(1).float(),
+        grid,
+        mode="nearest",
+        padding_mode="border",
+        align_corners=False,
     )
     return image, warped.squeeze(1).long()
 
@@ -106,5 +110,5 @@ def _noise(image: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def soften_and_grain(image: Tensor, rng: torch.Generator) -> Tensor:
-    """Blur, resampling and noise only, for networks that must keep the image's colours and place."""
+    """Blur, resampling and noise only, for networks that must keep colours and places."""
     return _noise(_soften(image, rng), rng).clamp(-1, 1)

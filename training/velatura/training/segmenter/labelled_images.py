@@ -65,5 +65,7 @@ def _read_pair(
         pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
         labels = np.asarray(mask.resize(size, Image.Resampling.NEAREST))
     if labels.max() >= classes:
-        raise ValueError(f"{mask_path}: class index {labels.max()}, but there are {classes} classes")
+        raise ValueError(
+            f"{mask_path}: class index {labels.max()}, but there are {classes} classes"
+        )
     return pixels.transpose(2, 0, 1), labels

@@ -28,7 +28,7 @@ def evaluate(network: nn.Module, data: LabelledImages, batch: int = 16) -> dict[
     network.eval()
     classes = len(data.classes)
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
-    for indices in torch.arange(len(data)).split(batch):
+    for indices in torch.split(torch.arange(len(data)), batch):
         image, labels = data.take(indices)
         confusion += confusion_matrix(network(image).argmax(dim=1), labels, classes)
     network.train(training)

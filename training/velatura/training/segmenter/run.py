@@ -37,7 +37,7 @@ def run_segmenter(run: SegmenterRun) -> dict[str, float]:
     data, held_out = _data(run)
     widths = (96,) if run.architecture == "deeplabv3plus" else (128, 64, 32, 16, 16)
     config = SegmenterConfig(
-        architecture=cast(Architecture, run.architecture),
+        architecture=cast("Architecture", run.architecture),
         encoder=run.backbone,
         classes=data.classes,
         resolution=_RESOLUTION,
