@@ -46,10 +46,10 @@ bench: setup ## Measure latency and throughput of a server on this machine
 proto: setup-dev ## Write the Python stubs after a change of a .proto file
 	$(TOOLS) scripts/proto
 
-models: setup-dev ## Train, export and check the embedded bundle again (hours on a CPU)
-	$(TOOLS) scripts/models
+models: setup-dev ## Export and check models/ from training/weights (TRAIN=1 trains those first: hours)
+	$(TOOLS) scripts/models $(if $(TRAIN),--train)
 
-evaluate: setup-dev ## Measure the embedded bundle on held-out avatars and print the figures
+evaluate: setup-dev ## Measure the weights on held-out avatars and print the figures
 	$(TOOLS) scripts/evaluate
 
 lock: setup-dev ## Resolve the pyproject files into the constraints files
