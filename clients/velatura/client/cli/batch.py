@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from rich.console import Console
@@ -26,8 +26,6 @@ def run(jobs: Sequence[Job], work: Callable[[Job], str], verb: str, parallel: in
     """Call `work` for each job; what it returns is said of a lone one. Returns the exit code."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     started = time.monotonic()
-    failed: dict[Job, str] = {}
-    stopped = False
     progress = Progress(
         TextColumn(verb),
         BarColumn(),
@@ -40,21 +38,11 @@ def run(jobs: Sequence[Job], work: Callable[[Job], str], verb: str, parallel: in
     with progress, ThreadPoolExecutor(max_workers=min(parallel, len(jobs))) as pool:
         bar = progress.add_task(verb, total=len(jobs))
         futures = {pool.submit(work, job): job for job in jobs}
-        for future in _cancelling(pool, as_completed(futures)):
-            if future.cancelled():
-                continue
-            progress.advance(bar)
-            problem = _problem(future)
-            if problem is None:
-                if len(jobs) == 1:
-                    print(future.result())
-                continue
-            job = futures[future]
-            failed[job] = explain(problem)
-            errors.print(f"velatura: {job.source}: {failed[job]}", markup=False)
-            if isinstance(problem, _HOPELESS):
-                stopped = True
-                pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            failed, stopped = _collect(futures, errors, lambda: progress.advance(bar))
+        except BaseException:  # Ctrl-C, or a defect: drop what has not begun
+            _cancel(futures)
+            raise
     if len(jobs) > 1:
         _summarise(errors, jobs, failed, stopped, verb, time.monotonic() - started)
     return 1 if failed else 0
@@ -68,30 +56,42 @@ def explain(error: BaseException) -> str:
     return text
 
 
-def _cancelling(pool: ThreadPoolExecutor, futures: Iterator[Future[str]]) -> Iterator[Future[str]]:
-    """Pass on what is done; on Ctrl-C (or a defect) drop what has not begun."""
-    try:
-        yield from futures
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+def _collect(
+    futures: dict[Future[str], Job], errors: Console, advance: Callable[[], None]
+) -> tuple[set[Job], bool]:
+    """Wait for every job, say what fails; returns what failed and whether the rest was dropped."""
+    failed: set[Job] = set()
+    stopped = False
+    for future in as_completed(futures):
+        if future.cancelled():
+            continue
+        advance()
+        error = future.exception()
+        if error is None:
+            if len(futures) == 1:
+                print(future.result())
+            continue
+        if not isinstance(error, (VelaturaError, OSError)):
+            raise error
+        job = futures[future]
+        failed.add(job)
+        # A server that is gone is said once, however many requests were in flight.
+        if not (stopped and isinstance(error, _HOPELESS)):
+            errors.print(f"velatura: {job.source}: {explain(error)}", markup=False)
+        if isinstance(error, _HOPELESS) and not stopped:
+            stopped = True
+            _cancel(futures)
+    return failed, stopped and len(failed) < len(futures)
 
 
-def _problem(future: Future[str]) -> BaseException | None:
-    """What went wrong, where a file or the server can be the cause; defects are raised."""
-    error = future.exception()
-    if error is not None and not isinstance(error, (VelaturaError, OSError)):
-        raise error
-    return error
+def _cancel(futures: Iterable[Future[str]]) -> None:
+    # One by one: `shutdown(cancel_futures=True)` does not wake who waits in `as_completed`.
+    for future in futures:
+        future.cancel()
 
 
 def _summarise(
-    errors: Console,
-    jobs: Sequence[Job],
-    failed: dict[Job, str],
-    stopped: bool,
-    verb: str,
-    seconds: float,
+    errors: Console, jobs: Sequence[Job], failed: set[Job], stopped: bool, verb: str, seconds: float
 ) -> None:
     if not failed:
         errors.print(f"{verb}: {len(jobs)} files in {seconds:.1f} s")
