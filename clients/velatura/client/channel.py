@@ -119,7 +119,7 @@ class Settings:
         """Metadata of one call: a request id of its own, so that server logs can be searched."""
         own: list[tuple[str, str]] = [("x-request-id", uuid.uuid4().hex)]
         if self.api_key:
-            own.append(("x-api-key", self.api_key))
+            own.append(("authorization", f"Bearer {self.api_key}"))
         return (*own, *self.metadata)
 
 

@@ -32,7 +32,7 @@ class Client:
     Args:
         target: Address of the server, "host:port" or any other gRPC target.
         timeout: Deadline of each call in seconds, unless the call gives its own; None for none.
-        api_key: Sent as `x-api-key` with every call.
+        api_key: Sent as `authorization: Bearer …` with every call.
         tls: True for the system's roots, or a `Tls`; plain text when False.
         retry: When calls are sent again; see `Retry`. `NO_RETRY` turns it off.
         keepalive: HTTP/2 pings; off when None.

@@ -69,7 +69,7 @@ def test_server_option_wins_over_the_environment(
         *("--server", fake.target, "--api-key", "k"),
     )
     assert run.exit_code == 0, run.output
-    assert fake.metadata[0]["x-api-key"] == "k"
+    assert fake.metadata[0]["authorization"] == "Bearer k"
 
 
 def test_edit_a_folder_goes_on_past_bad_files(

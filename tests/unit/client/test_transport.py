@@ -148,9 +148,9 @@ def test_metadata(fake: Any, call: Call) -> None:
     call("list_styles", options={"api_key": "s3cret", "metadata": {"X-Team": "a"}})
     call("list_styles")
     first, second = fake.metadata
-    assert first["x-api-key"] == "s3cret"
+    assert first["authorization"] == "Bearer s3cret"
     assert first["x-team"] == "a"
-    assert "x-api-key" not in second
+    assert "authorization" not in second
     assert first["x-request-id"] != second["x-request-id"]
 
 
