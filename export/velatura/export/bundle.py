@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from velatura.export.cards import card
+from velatura.export.cards import card, index
 from velatura.export.cost import count_flops, count_parameters
 from velatura.export.errors import ExportError
 from velatura.export.optimize import optimize
@@ -47,6 +47,7 @@ def write_bundle(
     its checks, the bundle exceeds `size_limit` bytes, or `out` holds something else than a bundle.
     """
     _require_replaceable(out)
+    _require_names(specs, [entry for entry, _ in generators])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         folder = Path(scratch) / "bundle"
@@ -63,6 +64,7 @@ def write_bundle(
         for entry, directions in generators:
             manifest.generators.append(_write_directions(folder, manifest, entry, directions))
         _write_json(folder / MANIFEST, manifest)
+        (folder / "README.md").write_text(index(manifest))
         _require_small(folder, size_limit)
         _replace(folder, out)
     return manifest
@@ -135,13 +137,6 @@ def _write_directions(
 ) -> bundle_pb2.GeneratorEntry:
     """Bind the directions to the synthesis file that they move, and write them."""
     hashes = {model.name: model.sha256 for model in manifest.models}
-    for field in ("synthesis", "mapping", "encoder"):
-        network = getattr(entry, field)
-        if network and network not in hashes:
-            raise ExportError(
-                f"generator {entry.name!r}: {field} {network!r} is not among the networks "
-                f"{sorted(hashes)}"
-            )
     bound = bundle_pb2.DirectionSet()
     bound.CopyFrom(directions)
     bound.generator_sha256 = hashes[entry.synthesis]
@@ -166,6 +161,24 @@ def _require_replaceable(out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out}: is a file; give a folder")
+
+
+def _require_names(
+    specs: Sequence[NetworkSpec], generators: Sequence[bundle_pb2.GeneratorEntry]
+) -> None:
+    """Names are checked before minutes of tracing."""
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ExportError(f"network {name!r} occurs twice; give each its own name")
+    for entry in generators:
+        for field in ("synthesis", "mapping", "encoder"):
+            network = getattr(entry, field)
+            if network and network not in names:
+                raise ExportError(
+                    f"generator {entry.name!r}: {field} {network!r} is not among the networks "
+                    f"{sorted(names)}"
+                )
 
 
 def _require_small(folder: Path, limit: int) -> None:

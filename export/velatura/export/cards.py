@@ -31,6 +31,23 @@ def card(spec: NetworkSpec, entry: bundle_pb2.ModelEntry) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def index(manifest: bundle_pb2.BundleManifest) -> str:
+    """README of the bundle: what lies in it and where each thing is described."""
+    rows = ["| network | what it does | licence |", "|---|---|---|"]
+    rows += [f"| [{m.name}]({m.card}) | {m.description} | {m.license} |" for m in manifest.models]
+    parts = [
+        f"# Bundle {manifest.name}",
+        "Written by `velatura-export`; do not edit by hand. `manifest.json` describes every file, "
+        "and `velatura-export verify` checks them against it.",
+        "\n".join(rows),
+    ]
+    if manifest.styles:
+        rows = ["| style | looks like |", "|---|---|"]
+        rows += [f"| `{style.name}` | {style.description} |" for style in manifest.styles]
+        parts += ["## Style presets", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
 def _facts(spec: NetworkSpec, entry: bundle_pb2.ModelEntry) -> str:
     per = f"{spec.counted_at[0]} × {spec.counted_at[1]} px" if spec.counted_at else "item"
     facts = [

@@ -223,7 +223,8 @@ def _presets() -> NetworkSpec:
         background=Background(
             description="26 styles in one network, mixed by weights that sum to one.",
             license="Apache-2.0",
-            source=f"TensorFlow's Android stylize demo, read from the {_PACKAGE}.",
+            source=f"Read from the {_PACKAGE}, whose author took it, as far as he can tell, from "
+            "TensorFlow's Android stylize demo.",
             training_data="ImageNet photographs and 26 style pictures (as published).",
             intended_use="Style transfer with ready styles, at any size from 16 px.",
             limits="Brush marks suit pictures of 500 to 1000 px; smaller ones get coarse marks.",

@@ -1,0 +1,80 @@
+"""The batch-friendly generator equals the paper's formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from velatura.export.networks.stylegan2 import (
+    Generator,
+    GeneratorConfig,
+    modulated_conv2d,
+    upsample_convolve,
+)
+
+
+def test_two_tap_upsampling_equals_nearest_interpolation_then_convolution() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 5, 7, 6), torch.randn(4, 5, 3, 3)
+    expected = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
+    torch.testing.assert_close(upsample_convolve(x, weight, (1, 1)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_four_tap_upsampling_equals_bilinear_interpolation_then_convolution_inside() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 5, 8, 8), torch.randn(4, 5, 3, 3)
+    bilinear = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    expected = F.conv2d(bilinear, weight, padding=1)
+    actual = upsample_convolve(x, weight, (1, 3, 3, 1))
+    assert actual.shape == (2, 4, 16, 16)
+    # Interpolation repeats the edge where the filter sees zeros, so the border is not compared.
+    inner = (slice(None), slice(None), slice(3, -3), slice(3, -3))
+    torch.testing.assert_close(actual[inner], expected[inner], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("up_taps", [None, (1, 1), (1, 3, 3, 1)])
+def test_modulated_convolution_equals_per_sample_weights(up_taps: tuple[int, ...] | None) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(3, 5, 8, 8), torch.randn(4, 5, 3, 3)
+    styles = torch.randn(3, 5) + 1
+    actual = modulated_conv2d(x, weight, styles, demodulate=True, up_taps=up_taps)
+    expected = torch.cat([_paper(x[i : i + 1], weight, styles[i], up_taps) for i in range(3)])
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+
+
+def _paper(x: Tensor, weight: Tensor, style: Tensor, up_taps: tuple[int, ...] | None) -> Tensor:
+    """Karras et al. 2020, equations 1 to 3: modulate and demodulate the weights of one sample."""
+    modulated = weight * style[None, :, None, None]
+    demodulated = modulated / (modulated.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
+    if up_taps is None:
+        return F.conv2d(x, demodulated, padding=1)
+    return upsample_convolve(x, demodulated, up_taps)
+
+
+def test_psi_pulls_each_sample_towards_the_average_by_its_own_amount(
+    tiny_generator: Generator,
+) -> None:
+    mapping = tiny_generator.mapping
+    z = torch.randn(3, 8)
+    full = mapping(z, torch.ones(3))
+    mixed = mapping(z, torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(mixed[0], mapping.w_avg)
+    torch.testing.assert_close(mixed[1], (full[1] + mapping.w_avg) / 2)
+    torch.testing.assert_close(mixed[2], full[2])
+
+
+def test_every_layer_of_w_plus_matters(tiny_generator: Generator) -> None:
+    synthesis, config = tiny_generator.synthesis, tiny_generator.config
+    w_plus = torch.randn(1, config.num_ws, config.w_dim)
+    before = synthesis(w_plus)
+    for layer in range(config.num_ws):
+        moved = w_plus.clone()
+        moved[:, layer] += 1
+        assert (synthesis(moved) - before).abs().max() > 1e-4, f"layer {layer} is not read"
+
+
+def test_number_of_layers_follows_from_the_resolution() -> None:
+    assert GeneratorConfig().num_ws == 12
+    assert GeneratorConfig(resolution=1024).num_ws == 18  # as published checkpoints have it
