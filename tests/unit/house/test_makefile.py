@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +67,28 @@ def test_tests_are_run_beside_a_runtime_environment() -> None:
     assert "-m venv .venv\n" in commands
     assert "-m venv .venv-dev\n" in commands
     assert commands.strip().endswith(".venv-dev/bin/pytest -q")
+
+
+def test_an_old_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.2\nexit 1\n')
+    old.chmod(0o755)
+    outcome = run("scripts/python-version", old)
+    assert outcome.returncode == 1
+    assert "Velatura needs Python 3.11 or later" in outcome.stderr
+    assert "Python 3.9.2" in outcome.stderr
+    assert run("scripts/python-version", sys.executable).returncode == 0
+
+
+def test_continuous_integration_checks_and_then_tests() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text()
+    assert "set -euo pipefail" in text
+    assert 0 < text.index("make lint") < text.index("make test")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").iterdir()), ids=lambda path: path.name)
+def test_scripts_run_and_are_sound_bash(script: Path) -> None:
+    assert os.access(script, os.X_OK)
+    assert run("bash", "-n", script).returncode == 0
