@@ -17,8 +17,8 @@ from velatura.training.avatars.compose import Avatar, compose_images, sample_ava
 from velatura.training.avatars.layers import LayerSet
 from velatura.training.directions.catalog import NamedEdit
 
-# At strength 1 the new option leads its rivals clearly: the pair's mean difference alone would bring
-# it only level with the old one.
+# At strength 1 the new option leads its rivals clearly: the pair's mean difference alone would
+# bring it only level with the old one.
 OPTION_GAIN = 1.6
 
 

@@ -40,6 +40,7 @@ class EncodeSettings:
     generator_learning_rate: float = 4e-3
     seed: int = 2
     compile: bool = True
+    bf16: bool = False  # forward and backward in bfloat16: two to four times as fast with AMX
 
 
 class _Latents(nn.Module):
@@ -52,7 +53,7 @@ class _Latents(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         w_plus = self.encoder(images)  # [N, num_ws, w_dim]
-        return latent_loss(w_plus[:, 0], labels, self.mapping)
+        return latent_loss(w_plus[:, 0].float(), labels, self.mapping)
 
 
 class _Images(nn.Module):
@@ -70,13 +71,14 @@ class _Images(nn.Module):
 
     def forward(self, seen: Tensor, images: Tensor, labels: Tensor, blended: Tensor) -> Tensor:
         w_plus = self.encoder(seen)
+        w_plus = w_plus.float()
         latents = latent_loss(w_plus[:, 0], labels, self.generator.labels)
         deltas = (w_plus[:, 1:] - w_plus[:, :1]).square().mean()
         half = images.shape[0] // 2
         w = self.generator.labels(blended[:half])[:, None].expand(-1, w_plus.shape[1], -1)
         made = self.generator.synthesis(torch.cat([w_plus, w]))  # [3N/2, 3, R, R]
         targets = torch.cat([images, images[:half]])
-        loss: Tensor = self.loss(made, targets) + 0.1 * latents + 0.5 * deltas
+        loss: Tensor = self.loss(made.float(), targets) + 0.1 * latents + 0.5 * deltas
         return loss
 
 
@@ -94,6 +96,7 @@ def train_latents(settings: EncodeSettings, schedule: Schedule, out: Path) -> fl
     """Stage one, or its resumption, in `out`; returns the held-out label accuracy."""
     torch.manual_seed(settings.seed)
     trained = nn.ModuleDict({"encoder": _encoder(settings)})
+    trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step_module = _Latents(_encoder_of(trained))
     learned: list[Tensor] = list(trained.parameters())
     run = AveragedRun(out, trained, [(learned, settings.learning_rate)])
@@ -102,7 +105,9 @@ def train_latents(settings: EncodeSettings, schedule: Schedule, out: Path) -> fl
 
     def next_loss() -> Tensor:
         targets, codes = next(batches)
-        loss: Tensor = forward(soften_and_grain(targets, rng), codes)
+        seen = soften_and_grain(targets, rng).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            loss: Tensor = forward(seen, codes)
         return loss
 
     @torch.no_grad()
@@ -129,6 +134,7 @@ def train_images(
     restore_module("ema.encoder", encoder, load_checkpoint(encoder_from)[0])
     encoder.delta_scale = 1.0
     trained = nn.ModuleDict({"encoder": encoder, "generator": generator})
+    trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups: list[tuple[list[Tensor], float]] = [
         (list(encoder.parameters()), settings.learning_rate),
         (generator.learned(), settings.generator_learning_rate),
@@ -140,8 +146,9 @@ def train_images(
 
     def next_loss() -> Tensor:
         targets, codes = next(batches)
-        seen = soften_and_grain(targets, rng)
-        loss: Tensor = forward(seen, targets, codes, blend_labels(codes, rng))
+        seen = soften_and_grain(targets, rng).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            loss: Tensor = forward(seen, targets, codes, blend_labels(codes, rng))
         return loss
 
     @torch.no_grad()

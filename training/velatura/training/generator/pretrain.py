@@ -35,6 +35,7 @@ class PretrainSettings:
     learning_rate: float = 2e-2
     seed: int = 1
     compile: bool = True
+    bf16: bool = False  # forward and backward in bfloat16
 
 
 class LabelledGenerator(nn.Module):
@@ -87,6 +88,7 @@ def pretrain(
     if start_from is not None:
         lower = load_labelled_generator(start_from)
         network.load_state_dict(lower.state_dict(), strict=False)  # the new block starts at random
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = AveragedRun(out, network, [(network.learned(), settings.learning_rate)])
     loss_of = ImageLoss(settings.resolution)
     forward = torch.compile(network) if settings.compile else network
@@ -96,7 +98,9 @@ def pretrain(
 
     def next_loss() -> Tensor:
         targets, codes = next(batches)
-        loss: Tensor = loss_of(forward(blend_labels(codes, rng)), targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            made = forward(blend_labels(codes, rng))  # [N, 3, R, R]
+        loss: Tensor = loss_of(made.float(), targets)
         return loss
 
     @torch.no_grad()
