@@ -299,6 +299,17 @@ async def test_expired_item_frees_its_place_while_the_device_is_busy(bench: Any)
     assert b.device.sizes == [1]
 
 
+async def test_expired_item_is_not_dispatched_by_a_loop_that_was_held_up(bench: Any) -> None:
+    """The deadline passes between arrival and the next turn of the loop, before its timer."""
+    b = bench()
+    late = b.submit(7.0, deadline=time.monotonic() + 0.05)
+    await asyncio.sleep(0)
+    time.sleep(0.1)  # noqa: ASYNC251 - holding up the loop is the point
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert b.device.sizes == []
+
+
 async def test_cancelled_item_frees_its_place_at_once(bench: Any) -> None:
     b = bench(held=True, max_queue_items=1)
     running = await b.occupy()

@@ -151,8 +151,9 @@ def confirm_provider(plan: ProviderPlan, used: Sequence[str], model: str, metric
     if plan.strict:
         raise ProviderError(
             f"model {model!r} should run on {wanted} but onnxruntime uses {first}. "
-            "Check the driver (`nvidia-smi`) and that its CUDA version fits the "
-            "onnxruntime-gpu wheel, or start without the strict flag to accept the CPU."
+            "Check the driver (`nvidia-smi`) and the CUDA and cuDNN libraries "
+            '(`pip install "velatura-server[gpu,cuda]"`), '
+            "or start without the strict flag to accept the CPU."
         )
     _fall_back(plan.requested, FallbackReason.CUDA_FAILED, metrics, model)
     return first
