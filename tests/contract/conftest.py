@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+
 from velatura.v1 import (
     catalog_pb2,
     catalog_pb2_grpc,

@@ -66,8 +66,11 @@ def failure_of(error: grpc.RpcError) -> Failure:
 
 def failing(call: Callable[..., Any], request: Message, **options: Any) -> Failure:
     """The failure of a call that has to fail, with details."""
-    with pytest.raises(grpc.RpcError) as raised:
+
+    def answer() -> object:
         result = call(request, **options)
-        if not isinstance(result, Message):
-            list(result)
+        return result if isinstance(result, Message) else list(result)
+
+    with pytest.raises(grpc.RpcError) as raised:
+        answer()
     return failure_of(raised.value)

@@ -1,10 +1,11 @@
-"""EditService on a real server: what comes back, where it may differ from what was sent, and tokens."""
+"""EditService on a real server: what comes back, where it may differ from the input, and tokens."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
 from velatura.v1 import catalog_pb2, edit_pb2, edit_pb2_grpc, image_pb2, region_pb2
 
 from ..running import file_of, opened, picture, png, samples
@@ -25,7 +26,9 @@ def box(x: int, y: int, width: int, height: int) -> region_pb2.RegionPart:
     return region_pb2.RegionPart(box=region_pb2.Box(x=x, y=y, width=width, height=height))
 
 
-@pytest.mark.parametrize("size", [(128, 128), (64, 64), (301, 200), (90, 400), (1500, 1000), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(128, 128), (64, 64), (301, 200), (90, 400), (1500, 1000), (1, 1)]
+)
 def test_the_answer_has_the_inputs_size_format_and_provenance(
     editing: Stub,
     direction: str,
@@ -64,22 +67,22 @@ def test_nothing_changes_outside_a_mask(editing: Stub, size: tuple[int, int]) ->
     assert difference[~inside].max() == 0
     assert difference[inside].max() > 0
     assert answer.change.max_difference_outside == 0
-    assert answer.change.mean_difference_inside == pytest.approx(difference[inside].mean(), rel=1e-4)
+    assert answer.change.mean_difference_inside == pytest.approx(
+        difference[inside].mean(), rel=1e-4
+    )
     assert answer.change.region_share == pytest.approx(inside.mean(), rel=1e-5)
 
 
 def test_a_class_region_is_the_segmenters(
     editing: Stub, segmenting: object, classes: list[str]
 ) -> None:
-    from velatura.v1 import segment_pb2  # noqa: PLC0415
+    from velatura.v1 import segment_pb2
 
     image = png(200, 128, seed=4)
     found = segmenting.Segment(segment_pb2.SegmentRequest(image=image))  # type: ignore[attr-defined]
     labels = np.asarray(opened(found.label_map))
     present = int(np.bincount(labels.ravel()).argmax())
-    region = region_pb2.Region(
-        parts=[region_pb2.RegionPart(class_name=classes[present])]
-    )
+    region = region_pb2.Region(parts=[region_pb2.RegionPart(class_name=classes[present])])
     answer = editing.EditImage(
         edit_pb2.EditImageRequest(image=image, edits=[offset(1.0)], region=region)
     )
@@ -174,7 +177,9 @@ def test_a_references_layers_limit_what_is_taken(editing: Stub) -> None:
     answer = editing.EditImage(
         edit_pb2.EditImageRequest(latent_token=own, edits=[edit_pb2.Edit(reference=reference)])
     )
-    mine, theirs, mixed = (latents(each).reshape(12, -1) for each in (own, other, answer.latent_token))
+    mine, theirs, mixed = (
+        latents(each).reshape(12, -1) for each in (own, other, answer.latent_token)
+    )
     assert mixed[:4] == pytest.approx((mine[:4] + theirs[:4]) / 2, abs=1e-4)
     assert np.array_equal(mixed[4:], mine[4:])
 
@@ -219,7 +224,9 @@ def test_the_output_is_the_inputs_format_unless_asked_otherwise(
 ) -> None:
     image = image_pb2.Image(encoded=file_of(picture(64, 48), format_))
     request = edit_pb2.EditImageRequest(
-        image=image, edits=[offset()], output=image_pb2.OutputOptions(**options)  # type: ignore[arg-type]
+        image=image,
+        edits=[offset()],
+        output=image_pb2.OutputOptions(**options),  # type: ignore[arg-type]
     )
     assert opened(editing.EditImage(request).image).format == kind
 
@@ -249,9 +256,7 @@ def test_encode_reconstructs_and_measures(
     editing: Stub, models: catalog_pb2.ListModelsResponse
 ) -> None:
     size = models.generators[0].resolution
-    answer = editing.Encode(
-        edit_pb2.EncodeRequest(image=png(size, size), with_reconstruction=True)
-    )
+    answer = editing.Encode(edit_pb2.EncodeRequest(image=png(size, size), with_reconstruction=True))
     difference = samples(answer.reconstruction) - np.asarray(picture(size, size)).astype(np.float64)
     psnr = 10 * np.log10(255**2 / np.square(difference).mean())
     assert answer.reconstruction_psnr_db == pytest.approx(psnr, abs=0.05)

@@ -1,4 +1,4 @@
-"""Every mistake a caller can make gets its own status with details, and the server keeps serving."""
+"""Every mistake of a caller gets its own status with details, and the server keeps serving."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
+
 from velatura.server.rpc.tokens import write_token
 from velatura.v1 import (
     catalog_pb2,
@@ -145,9 +146,7 @@ def test_a_bad_strength_is_named(editing: Editing, direction: str, strength: flo
 def test_a_bad_style_strength_is_named(styling: Styling, styles: list[str]) -> None:
     style = stylize_pb2.StyleSource(preset=styles[0])
     for strength in (1.2, -0.1, float("nan")):
-        request = stylize_pb2.StylizeRequest(
-            content=png(32, 32), styles=[style], strength=strength
-        )
+        request = stylize_pb2.StylizeRequest(content=png(32, 32), styles=[style], strength=strength)
         failure = failing(styling.Stylize, request)
         assert (failure.code, failure.fields) == (Code.INVALID_ARGUMENT, ["strength"])
 
@@ -194,7 +193,7 @@ def test_thousands_of_violations_still_fit_into_the_details(editing: Editing) ->
     )
     failure = failing(editing.EditImage, request)
     assert failure.code is Code.INVALID_ARGUMENT
-    assert "5984 more" in failure.descriptions[-1]
+    assert "5990 more" in failure.descriptions[-1]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +297,10 @@ def test_a_style_model_of_the_wrong_kind_is_named(styling: Styling, styles: list
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(editing: Editing) -> None:
     mask = image_pb2.Image(encoded=file_of(Image.new("L", (31, 32), 255)))
-    parts = [region_pb2.RegionPart(box=region_pb2.Box(width=4, height=4)), region_pb2.RegionPart(mask=mask)]
+    parts = [
+        region_pb2.RegionPart(box=region_pb2.Box(width=4, height=4)),
+        region_pb2.RegionPart(mask=mask),
+    ]
     request = edit_pb2.EditImageRequest(
         image=png(32, 32), edits=[offset()], region=region_pb2.Region(parts=parts)
     )
@@ -369,7 +371,10 @@ def test_a_token_of_another_model_is_refused_with_both_hashes(
         ),
     ):
         failure = failing(editing.EditImage, request)
-        assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "TOKEN_OF_ANOTHER_MODEL")
+        assert (failure.code, failure.reason) == (
+            Code.FAILED_PRECONDITION,
+            "TOKEN_OF_ANOTHER_MODEL",
+        )
         assert failure.info["field"] == field
         assert "abababab" in failure.message
         assert own[:32] in failure.message

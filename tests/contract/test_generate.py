@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
+
 from velatura.v1 import catalog_pb2, edit_pb2, edit_pb2_grpc, generate_pb2, generate_pb2_grpc
 
 from ..running import RunningServer, opened, samples
@@ -51,7 +52,9 @@ def test_psi_zero_gives_the_average_and_the_default_is_seven_tenths(
     for each in averages:
         assert latents(each) == pytest.approx(np.tile(w_avg, (12, 1)), abs=1e-3)
     default = generated(generating, seeds=[1])[0]
-    assert default.latent_token == generated(generating, seeds=[1], truncation_psi=0.7)[0].latent_token
+    assert (
+        default.latent_token == generated(generating, seeds=[1], truncation_psi=0.7)[0].latent_token
+    )
     full = generated(generating, seeds=[1], truncation_psi=1)[0]
     assert latents(default) == pytest.approx(w_avg + 0.7 * (latents(full) - w_avg), abs=1e-3)
 
@@ -95,9 +98,7 @@ def test_samples_are_sent_before_the_last_is_done(generating: Stub) -> None:
     call.cancel()
 
 
-def test_a_caller_who_hangs_up_stops_the_work(
-    generating: Stub, server: RunningServer
-) -> None:
+def test_a_caller_who_hangs_up_stops_the_work(generating: Stub, server: RunningServer) -> None:
     before = server.total("velatura_batch_size_sum", model="avatar-synthesis")
     call = generating.Generate(generate_pb2.GenerateRequest(seeds=range(256)))
     next(iter(call))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from velatura.v1 import (
     catalog_pb2,
     catalog_pb2_grpc,
@@ -230,8 +231,7 @@ def test_sigterm_under_load_finishes_what_is_in_flight(start: Start) -> None:
     preset = catalog.ListStyles(catalog_pb2.ListStylesRequest()).styles[0].name
     style = stylize_pb2.StyleSource(preset=preset)
     requests = [
-        stylize_pb2.StylizeRequest(content=png(700, 700, seed), styles=[style])
-        for seed in range(6)
+        stylize_pb2.StylizeRequest(content=png(700, 700, seed), styles=[style]) for seed in range(6)
     ]
     calls = [styling.Stylize.future(request) for request in requests]
     until = time.monotonic() + 30

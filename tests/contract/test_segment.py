@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from velatura.v1 import segment_pb2, segment_pb2_grpc
 
 from ..running import opened, picture, png, samples

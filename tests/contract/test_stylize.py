@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from velatura.v1 import region_pb2, stylize_pb2, stylize_pb2_grpc
 
 from ..running import file_of, opened, picture, png, samples
@@ -30,9 +31,7 @@ def test_any_size_comes_back_as_it_was(
 ) -> None:
     chosen = {"preset": [preset(styles[0])], "picture": [painting()]}
     chosen["both"] = [*chosen["preset"], *chosen["picture"]]
-    answer = styling.Stylize(
-        stylize_pb2.StylizeRequest(content=png(*size), styles=chosen[kind])
-    )
+    answer = styling.Stylize(stylize_pb2.StylizeRequest(content=png(*size), styles=chosen[kind]))
     assert opened(answer.image).size == size
     assert answer.change.mean_difference_inside > 1
     expected = {

@@ -20,7 +20,7 @@ from velatura.server.pipelines.errors import InvalidRequest, Violation
 from velatura.v1.constraints_pb2 import FieldConstraint, constraint, oneof_required
 
 # gRPC clients take about 8 KiB of metadata, and the details travel there.
-MAX_REPORTED = 16
+MAX_REPORTED = 10
 
 _FLOATS = frozenset({FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE})
 _INTEGERS = frozenset(

@@ -41,10 +41,11 @@ REQUEST_ID = "x-request-id"
 PUSHBACK = "grpc-retry-pushback-ms"
 DETAILS = "grpc-status-details-bin"
 
-# Clients take about 8 KiB of metadata, message and details together; a known-names list must not
-# burst it.
-MAX_MESSAGE = 1200
-MAX_VALUE = 512
+# Clients take 8 KiB of metadata: the message, and the details (which repeat it) in base64. Neither
+# a long list of known names nor many violations may burst that.
+MAX_MESSAGE = 600
+MAX_VALUE = 300
+MAX_VIOLATIONS = 2800  # all descriptions together
 
 Code = grpc.StatusCode
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -232,11 +233,12 @@ def _details(failure: Failure) -> list[any_pb2.Any]:
         )
     ]
     if failure.violations:
+        share = min(MAX_MESSAGE, MAX_VIOLATIONS // len(failure.violations))
         details.append(
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=_cut(each.field, 128), description=_cut(each.description, 256)
+                        field=_cut(each.field, 96), description=_cut(each.description, share)
                     )
                     for each in failure.violations
                 ]
@@ -248,7 +250,6 @@ def _details(failure: Failure) -> list[any_pb2.Any]:
             error_details_pb2.ResourceInfo(
                 resource_type=kind,
                 resource_name=_cut(name, 128),
-                description=_cut(failure.message, MAX_VALUE),
             )
         )
     if failure.retry_after_s is not None:

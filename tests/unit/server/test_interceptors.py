@@ -1,0 +1,218 @@
+"""What happens around a call: a real grpc.aio server in this process, its services misbehaving."""
+
+# ruff: noqa: ARG002 - the parameters are gRPC's
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from velatura.server.observability.metrics import Metrics
+from velatura.server.rpc.auth import KeyRing
+from velatura.server.rpc.call import current_call
+from velatura.server.rpc.interceptors import CallInterceptor
+from velatura.server.rpc.lifecycle import Lifecycle, State
+from velatura.v1 import catalog_pb2, catalog_pb2_grpc, generate_pb2, generate_pb2_grpc
+
+Code = grpc.StatusCode
+Behaviour = Callable[[], Any]
+
+
+class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+
+    async def ListStyles(
+        self, request: catalog_pb2.ListStylesRequest, context: Any
+    ) -> catalog_pb2.ListStylesResponse:
+        await self.behaviour()
+        return catalog_pb2.ListStylesResponse()
+
+
+class Generator(generate_pb2_grpc.GenerateServiceServicer):
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.closed = asyncio.Event()
+
+    async def Generate(
+        self, request: generate_pb2.GenerateRequest, context: Any
+    ) -> AsyncIterator[generate_pb2.GenerateResponse]:
+        try:
+            for index in range(len(request.seeds)):
+                if index == 1:
+                    await self.behaviour()
+                yield generate_pb2.GenerateResponse(index=index)
+        finally:
+            self.closed.set()
+
+
+class Scene:
+    """A server whose services behave as told."""
+
+    def __init__(self, behaviour: Behaviour, deadline_s: float, max_requests: int) -> None:
+        self.metrics = Metrics()
+        self.lifecycle = Lifecycle(max_requests)
+        self.lifecycle.state = State.SERVING
+        interceptor = CallInterceptor(self.lifecycle, self.metrics, KeyRing(), deadline_s)
+        self.server = grpc.aio.server(interceptors=[interceptor])
+        self.generator = Generator(behaviour)
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(behaviour), self.server)
+        generate_pb2_grpc.add_GenerateServiceServicer_to_server(self.generator, self.server)
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
+
+    def handled(self, code: str) -> float:
+        labels = {"service": "velatura.v1.CatalogService", "method": "ListStyles", "code": code}
+        return (
+            self.metrics.registry.get_sample_value("velatura_grpc_server_handled_total", labels)
+            or 0.0
+        )
+
+
+@asynccontextmanager
+async def scene(
+    behaviour: Behaviour, deadline_s: float = 30, max_requests: int = 8
+) -> AsyncIterator[tuple[Scene, Any, Any]]:
+    """The scene with stubs of both its services."""
+    made = Scene(behaviour, deadline_s, max_requests)
+    await made.server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{made.port}") as channel:
+        yield (
+            made,
+            catalog_pb2_grpc.CatalogServiceStub(channel),
+            generate_pb2_grpc.GenerateServiceStub(channel),
+        )
+    await made.server.stop(0)
+
+
+async def fine() -> None:
+    pass
+
+
+async def broken() -> None:
+    raise KeyError("the secret of the house")
+
+
+async def slow() -> None:
+    await asyncio.sleep(60)
+
+
+LIST = catalog_pb2.ListStylesRequest()
+SEEDS = generate_pb2.GenerateRequest(seeds=[1, 2, 3])
+
+
+def info_of(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    assert status is not None
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return info
+
+
+async def test_a_defect_is_internal_with_an_id_and_nothing_else() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with scene(broken) as (made, catalog, generator):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await catalog.ListStyles(LIST, metadata=(("x-request-id", "id-7"),))
+            with pytest.raises(grpc.aio.AioRpcError) as streamed:
+                [each async for each in generator.Generate(SEEDS)]
+            assert made.handled("INTERNAL") == 1
+    assert raised.value.code() is streamed.value.code() is Code.INTERNAL
+    assert "secret" not in str(raised.value)
+    assert "id-7" in (raised.value.details() or "")
+    assert info_of(raised.value).metadata["request_id"] == "id-7"
+    found = [each for each in logs if each["event"] == "unexpected error"]
+    assert isinstance(found[0]["exc_info"], KeyError)
+
+
+async def test_a_call_without_a_deadline_gets_the_servers() -> None:
+    seen: list[float] = []
+
+    async def behaviour() -> None:
+        seen.append(current_call.get().deadline - time.monotonic())
+        await asyncio.sleep(60)
+
+    async with scene(behaviour, deadline_s=0.3) as (made, catalog, generator):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await catalog.ListStyles(LIST)
+        assert raised.value.code() is Code.DEADLINE_EXCEEDED
+        assert info_of(raised.value).reason == "DEADLINE"
+        assert 0 < seen[0] <= 0.3
+        got = []
+        stream = generator.Generate(SEEDS)
+        got.append((await stream.read()).index)
+        with pytest.raises(grpc.aio.AioRpcError) as streamed:
+            got.append((await stream.read()).index)
+        assert streamed.value.code() is Code.DEADLINE_EXCEEDED
+        assert got == [0], "what was ready was sent"
+        assert made.handled("DEADLINE_EXCEEDED") == 1
+        assert made.lifecycle.in_flight == 0
+
+
+async def test_the_callers_deadline_wins() -> None:
+    seen: list[float] = []
+
+    async def behaviour() -> None:
+        seen.append(current_call.get().deadline - time.monotonic())
+
+    async with scene(behaviour, deadline_s=5) as (_, catalog, _generator):
+        await catalog.ListStyles(LIST, timeout=100)
+    assert 90 < seen[0] <= 100
+
+
+async def test_a_hung_up_stream_is_closed_and_counted() -> None:
+    async with scene(slow) as (made, _, generator):
+        call = generator.Generate(SEEDS)
+        assert (await call.read()).index == 0
+        call.cancel()
+        async with asyncio.timeout(10):
+            await made.generator.closed.wait()
+            assert await made.lifecycle.idle(5)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [(State.STARTING, "STARTING"), (State.DRAINING, "DRAINING")]
+)
+async def test_no_requests_before_and_after_serving(state: State, reason: str) -> None:
+    async with scene(fine) as (made, catalog, _):
+        made.lifecycle.state = state
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await catalog.ListStyles(LIST)
+        assert raised.value.code() is Code.UNAVAILABLE
+        assert info_of(raised.value).reason == reason
+        made.lifecycle.state = State.SERVING
+        await catalog.ListStyles(LIST)
+
+
+async def test_requests_over_the_limit_are_refused_and_leave_no_trace() -> None:
+    async with scene(slow, max_requests=2) as (made, catalog, _):
+        waiting = [catalog.ListStyles(LIST) for _ in range(2)]
+        async with asyncio.timeout(10):
+            while made.lifecycle.in_flight < 2:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await catalog.ListStyles(LIST)
+        assert raised.value.code() is Code.RESOURCE_EXHAUSTED
+        for call in waiting:
+            call.cancel()
+        assert await made.lifecycle.idle(10)
+        assert made.handled("CANCELLED") == 2
+
+
+async def test_validation_comes_before_the_service() -> None:
+    async def never() -> None:
+        raise AssertionError("the service was called")
+
+    async with scene(never) as (_, _catalog, generator):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            [each async for each in generator.Generate(generate_pb2.GenerateRequest())]
+        assert raised.value.code() is Code.INVALID_ARGUMENT
+        assert info_of(raised.value).metadata["field"] == "seeds"
