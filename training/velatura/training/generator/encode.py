@@ -96,7 +96,7 @@ def train_latents(settings: EncodeSettings, schedule: Schedule, out: Path) -> fl
     """Stage one, or its resumption, in `out`; returns the held-out label accuracy."""
     torch.manual_seed(settings.seed)
     trained = nn.ModuleDict({"encoder": _encoder(settings)})
-    trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained.to(memory_format=torch.channels_last)
     step_module = _Latents(_encoder_of(trained))
     learned: list[Tensor] = list(trained.parameters())
     run = AveragedRun(out, trained, [(learned, settings.learning_rate)])
@@ -134,7 +134,7 @@ def train_images(
     restore_module("ema.encoder", encoder, load_checkpoint(encoder_from)[0])
     encoder.delta_scale = 1.0
     trained = nn.ModuleDict({"encoder": encoder, "generator": generator})
-    trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained.to(memory_format=torch.channels_last)
     groups: list[tuple[list[Tensor], float]] = [
         (list(encoder.parameters()), settings.learning_rate),
         (generator.learned(), settings.generator_learning_rate),

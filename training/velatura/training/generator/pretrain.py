@@ -88,7 +88,7 @@ def pretrain(
     if start_from is not None:
         lower = load_labelled_generator(start_from)
         network.load_state_dict(lower.state_dict(), strict=False)  # the new block starts at random
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     run = AveragedRun(out, network, [(network.learned(), settings.learning_rate)])
     loss_of = ImageLoss(settings.resolution)
     forward = torch.compile(network) if settings.compile else network

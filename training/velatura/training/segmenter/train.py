@@ -140,7 +140,7 @@ def _step(
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy plus Dice; Dice counts a two-pixel brow as much as the background."""
-    dice = smp.losses.DiceLoss(mode="multiclass", from_logits=True)(logits, labels)
+    dice: Tensor = smp.losses.DiceLoss(mode="multiclass", from_logits=True)(logits, labels)
     return F.cross_entropy(logits, labels) + dice
 
 
