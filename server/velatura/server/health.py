@@ -24,7 +24,12 @@ def networks_by_service(bundle: Bundle) -> dict[str, list[str]]:
     """The networks that each service cannot do without; a service whose bundle has none of them
     gets an empty list."""
     generators = bundle.manifest.generators
-    styles = (Role.ROLE_STYLE_PREDICTOR, Role.ROLE_STYLE_TRANSFORMER, Role.ROLE_PRESET_STYLE)
+    styles = (
+        Role.ROLE_STYLE_PREDICTOR,
+        Role.ROLE_STYLE_TRANSFORMER,
+        Role.ROLE_PRESET_STYLE,
+        Role.ROLE_FIXED_STYLE,
+    )
     return {
         "velatura.v1.EditService": [
             name
