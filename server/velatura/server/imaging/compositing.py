@@ -30,21 +30,29 @@ class ChangeFigures:
 
 
 def add_change(
-    original: U8, change: F32, frame: Frame, mask: Mask, seam_px: int | None = None
+    original: U8,
+    change: F32,
+    frame: Frame,
+    mask: Mask,
+    seam_px: int | None = None,
+    gain: F32 | None = None,
 ) -> U8:
     """Add a network's change to the original, under the mask; uint8 [H, W, 3].
 
     `original` is uint8 [H, W, 3]; `change` is float32 [s, s, 3] in samples (edited minus
     reconstructed, times 127.5 for images in [-1, 1]), and is upsampled to the frame by a cubic
-    filter that is kept within each channel's own range. Where the frame ends inside the image the
-    change fades out over `seam_px` pixels within it (by default a sixteenth of its side), so that
-    no edge shows. Raises `ValueError` for shapes that don't fit and for a change that is not
-    finite.
+    filter that is kept within each channel's own range. With `gain`, float32 [s, s, 3] in [-1, 1],
+    the change is that plus gain times the original's own samples (see `detail`). Where the frame
+    ends inside the image the change fades out over `seam_px` pixels within it (by default a
+    sixteenth of its side), so that no edge shows. Raises `ValueError` for shapes that don't fit and
+    for a change that is not finite.
     """
     _check_shapes(original, mask)
     if change.ndim != 3 or change.shape[0] != change.shape[1] or change.shape[2] != 3:
         raise ValueError(f"a change of shape [s, s, 3] is needed, not {change.shape}")
-    if not np.isfinite(change).all():
+    if gain is not None and gain.shape != change.shape:
+        raise ValueError(f"the gain is {gain.shape} and the change {change.shape}")
+    if not np.isfinite(change).all() or (gain is not None and not np.isfinite(gain).all()):
         raise ValueError("the change holds values that are not finite")
     result = original.copy()
     x0, y0, x1, y1 = _overlap(original, frame, mask)
@@ -54,8 +62,8 @@ def add_change(
     columns = slice(x0 - frame.x, x1 - frame.x)
     down = axis_weights(change.shape[0], frame.size, cv2.INTER_CUBIC)  # [size, s]
     across = down[columns]  # [w, s]
-    wide = np.einsum("ws,rsc->rwc", across, change, optimize=True)  # [s, w, 3]
-    wide = np.ascontiguousarray(wide, np.float32).reshape(change.shape[0], -1)  # [s, w·3]
+    wide = _widened(change, across)  # [s, w·3]
+    wide_gain = None if gain is None else _widened(gain, across)
     # A cubic filter overshoots beside steps, which would ring as a halo.
     lowest = np.tile(change.min(axis=(0, 1)), x1 - x0)  # [w·3]
     highest = np.tile(change.max(axis=(0, 1)), x1 - x0)
@@ -69,6 +77,9 @@ def add_change(
         used = support(weights)
         strip = weights[:, used] @ wide[used]  # [h, w·3]
         np.clip(strip, lowest, highest, out=strip)
+        if wide_gain is not None:
+            slope = np.clip(weights[:, used] @ wide_gain[used], -1, 1)  # [h, w·3]
+            strip += slope * original[rows, x0:x1].reshape(slope.shape)
         if fade_x is not None or fade_y is not None:
             alpha = alpha * _outer(fade_y, fade_x, rows, columns, frame)
         _add(result, original, strip.reshape(*alpha.shape, 3), alpha, rows, slice(x0, x1))
@@ -108,6 +119,12 @@ def measure(original: U8, result: U8, mask: Mask) -> ChangeFigures:
         mean_difference_inside=total / count if count else 0.0,
         region_share=mask.share,
     )
+
+
+def _widened(values: F32, across: F32) -> F32:
+    """Float32 [s, s, 3] resized along x by the weights [w, s]: [s, w·3]."""
+    wide = np.einsum("ws,rsc->rwc", across, values, optimize=True)  # [s, w, 3]
+    return np.ascontiguousarray(wide, np.float32).reshape(values.shape[0], -1)
 
 
 def _check_shapes(original: U8, mask: Mask) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from velatura.server.imaging.compositing import ChangeFigures, add_change, measure
-from velatura.server.imaging.frames import Frame, central_frame
+from velatura.server.imaging.detail import carry_change
+from velatura.server.imaging.frames import Frame, central_frame, crop_to_network
 from velatura.server.imaging.picture import F32, U8, Picture
 from velatura.server.imaging.regions import RegionSpec
 from velatura.server.pipelines.encode import encode_view, network_view, picture_of, synthesise
@@ -107,10 +108,16 @@ async def _labels(job: Job, order: EditOrder, picture: Picture) -> U8 | None:
 def _composite(
     picture: Picture, before: F32, after: F32, frame: Frame, order: EditOrder, labels: U8 | None
 ) -> tuple[U8, ChangeFigures]:
-    """Add the difference of two generated images [3, R, R] to the picture; uint8 [H, W, 3] and the
-    figures."""
+    """Carry the difference of two generated images [3, R, R] over to the picture; uint8 [H, W, 3]
+    and the figures."""
     mask = mask_of(order.region, order.segmenter, picture, labels)
-    # Both are clipped first: what the generator overshoots is not visible and must not be added.
-    change = (np.clip(after, -1, 1) - np.clip(before, -1, 1)) * np.float32(127.5)  # [3, R, R]
-    rgb = add_change(picture.rgb, change.transpose(1, 2, 0), frame, mask)  # change: [R, R, 3]
+    size = order.generator.resolution
+    seen = crop_to_network(picture.opaque(), frame, size, 0.0, 255.0)[0]  # [3, R, R]
+    # Clipped to what is visible: what the generator overshoots must not be added.
+    images = [
+        np.clip(image, -1, 1) * np.float32(127.5) + np.float32(127.5) for image in (before, after)
+    ]
+    views = [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in (seen, *images)]
+    carried = carry_change(*views)  # [R, R, 3] each
+    rgb = add_change(picture.rgb, carried.offset, frame, mask, gain=carried.gain)
     return rgb, measure(picture.rgb, rgb, mask)
