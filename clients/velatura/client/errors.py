@@ -173,6 +173,9 @@ def error_of(code: grpc.StatusCode, message: str, trailers: Metadata | None) -> 
     # A negative pushback means "do not retry", which is not a time.
     if found.retry_after is None and pushback.isdecimal():
         found.retry_after = int(pushback) / 1000
+    if not found.violations and "field" in found.details:
+        # NOT_FOUND has no list of violations, but names its field in ErrorInfo.
+        found.violations.append(Violation(found.details["field"], message))
     request_id = found.request_id or metadata.get(_REQUEST_ID_KEY, "")
     kind = _BY_CODE.get(code, VelaturaError)
     return kind(

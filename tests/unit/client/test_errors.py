@@ -74,6 +74,15 @@ def test_pushback_and_request_id_are_also_read_from_plain_trailers() -> None:
     assert (error.retry_after, error.request_id) == (0.15, "abc")
 
 
+def test_the_field_of_an_unknown_name_is_a_violation_too() -> None:
+    info = error_details_pb2.ErrorInfo(
+        reason="UNKNOWN_STYLE", metadata={"field": "styles[0].preset"}
+    )
+    error = error_of(grpc.StatusCode.NOT_FOUND, "no style 'x'", packed(info))
+    assert error.violations == (client.Violation("styles[0].preset", "no style 'x'"),)
+    assert str(error) == "no style 'x'"  # said once
+
+
 @pytest.mark.parametrize("pushback", ["-1", "soon"])
 def test_a_pushback_that_is_no_time_is_no_time(pushback: str) -> None:
     trailers = (("grpc-retry-pushback-ms", pushback),)
