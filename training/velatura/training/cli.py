@@ -93,6 +93,21 @@ def encoder(
 
 
 @app.command()
+def mapping(
+    out: Out = Path("runs/mapping"),
+    steps: int = 6000,
+    learning_rate: Annotated[float, typer.Option(help="At the stored scale, 100 times.")] = 1.0,
+    threads: Threads = 0,
+) -> None:
+    """Teach the mapping network to sample avatars from z; needs no other run."""
+    _use_threads(threads)
+    from velatura.training.generator.mapping import MappingSettings, train_mapping
+
+    accuracy = train_mapping(MappingSettings(steps, learning_rate=learning_rate), out)
+    typer.echo(f"attributes whose right option leads: {accuracy:.4f}")
+
+
+@app.command()
 def segmenter(
     out: Out = Path("runs/segmenter"),
     steps: int = 3000,
@@ -123,15 +138,13 @@ def segmenter(
 def assemble(
     encoder_run: Annotated[Path, typer.Option()] = Path("runs/joint"),
     segmenter_run: Annotated[Path, typer.Option()] = Path("runs/segmenter"),
+    mapping_run: Annotated[Path, typer.Option()] = Path("runs/mapping"),
     weights: Annotated[Path, typer.Option(help="Where the bundle's weights go.")] = WEIGHTS,
-    mapping_steps: int = 8000,
-    threads: Threads = 0,
 ) -> None:
     """Collect trained runs into weights: generator with its mapping, encoder, segmenter."""
-    _use_threads(threads)
     from velatura.training.assemble import assemble_weights
 
-    assemble_weights(_checkpoint(encoder_run), segmenter_run, weights, mapping_steps)
+    assemble_weights(_checkpoint(encoder_run), segmenter_run, mapping_run, weights)
 
 
 @app.command()

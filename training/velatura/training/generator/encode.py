@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from velatura.export.networks.encoder import Encoder, EncoderConfig
@@ -22,7 +21,13 @@ from velatura.training.avatars.compose import HELD_OUT_SEED
 from velatura.training.avatars.dataset import avatar_batch, avatar_batches
 from velatura.training.avatars.layers import render_layers
 from velatura.training.avatars.parts import LABEL_DIM, label_slices
-from velatura.training.generator.labels import ImageLoss, LabelMapping, blend_labels, psnr_db
+from velatura.training.generator.labels import (
+    ImageLoss,
+    LabelMapping,
+    blend_labels,
+    latent_loss,
+    psnr_db,
+)
 from velatura.training.generator.pretrain import LabelledGenerator, load_labelled_generator
 from velatura.training.runs.checkpoint import load_checkpoint, restore_module
 from velatura.training.runs.loop import AveragedRun, Schedule, train
@@ -80,16 +85,6 @@ class _Images(nn.Module):
         targets = torch.cat([images, images[:half]])
         loss: Tensor = self.loss(made.float(), targets) + 0.1 * latents + 0.5 * deltas
         return loss
-
-
-def latent_loss(w: Tensor, labels: Tensor, mapping: LabelMapping) -> Tensor:
-    """Squared error in w, plus cross entropy of the options that w stands for."""
-    loss = F.mse_loss(w, mapping(labels)) * 4
-    logits = mapping.labels_of(w) * 6
-    for attribute, place in label_slices().items():
-        if attribute != "background":
-            loss = loss + 0.05 * F.cross_entropy(logits[:, place], labels[:, place])
-    return loss
 
 
 def train_latents(settings: EncodeSettings, schedule: Schedule, out: Path) -> float:

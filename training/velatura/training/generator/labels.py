@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from velatura.training.avatars.parts import label_slices
@@ -60,6 +61,16 @@ def blend_labels(labels: Tensor, rng: torch.Generator, share: float = 0.3) -> Te
         chosen = torch.rand(count, 1, generator=rng) < share
         blended[:, place] = torch.where(chosen, soft, code)
     return blended
+
+
+def latent_loss(w: Tensor, labels: Tensor, mapping: LabelMapping) -> Tensor:
+    """Squared error in w, plus cross entropy of the options that w stands for."""
+    loss = F.mse_loss(w, mapping(labels)) * 4
+    logits = mapping.labels_of(w) * 6
+    for attribute, place in label_slices().items():
+        if attribute != "background":
+            loss = loss + 0.05 * F.cross_entropy(logits[:, place], labels[:, place])
+    return loss
 
 
 class ImageLoss(nn.Module):

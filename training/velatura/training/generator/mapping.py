@@ -8,18 +8,21 @@ rule. It hits corners softly; the generator shows the leading option (see `blend
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
-from velatura.export.networks.stylegan2 import MappingNetwork
-from velatura.training.avatars.parts import OPTIONS, WEIGHTS, label_slices
-from velatura.training.generator.labels import LabelMapping
+from velatura.export.networks.stylegan2 import GeneratorConfig, MappingNetwork
+from velatura.training.avatars.parts import LABEL_DIM, OPTIONS, WEIGHTS, label_slices
+from velatura.training.generator.labels import LabelMapping, latent_loss
 from velatura.training.runs.logbook import training_progress
 from velatura.training.runs.schedule import decayed_rate
+
+MAPPING_FILE = "mapping.safetensors"
 
 # The background's colours are drawn from 40 to 255 of 255.
 _DARKEST = 40 / 127.5 - 1
@@ -29,10 +32,15 @@ _DARKEST = 40 / 127.5 - 1
 class MappingSettings:
     """Settings of one run."""
 
-    steps: int = 8000
+    steps: int = 6000
     batch: int = 512
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.0  # weights are stored a hundred times as large as they act
     seed: int = 3
+
+
+def mapping_config() -> GeneratorConfig:
+    """The avatar generator's configuration; its mapping is wide rather than deep."""
+    return GeneratorConfig(mapping_layers=3, mapping_width=512)
 
 
 def labels_of_z(z: Tensor) -> Tensor:
@@ -58,11 +66,15 @@ def _bias(attribute: str) -> Tensor:
     return (weights * count).log()
 
 
-def train_mapping(
-    network: MappingNetwork, labels: LabelMapping, settings: MappingSettings, z_dim: int = 128
-) -> float:
-    """Train in place, w_avg included; returns the share of attributes whose right option leads."""
+def train_mapping(settings: MappingSettings, out: Path) -> float:
+    """Train and write `out`/mapping.safetensors, w_avg included.
+
+    Returns the share of attributes whose right option leads.
+    """
     torch.manual_seed(settings.seed)
+    config = mapping_config()
+    z_dim = config.z_dim
+    network, labels = MappingNetwork(config), LabelMapping(LABEL_DIM, config.w_dim)
     learned = list(network.parameters())
     optimizer = torch.optim.Adam(learned, settings.learning_rate, betas=(0.9, 0.99))
     one = torch.ones(settings.batch)
@@ -74,7 +86,7 @@ def train_mapping(
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * rate
             z = torch.randn(settings.batch, z_dim)
-            loss = F.mse_loss(network(z, one), labels(labels_of_z(z)))
+            loss = latent_loss(network(z, one), labels_of_z(z), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -86,4 +98,6 @@ def train_mapping(
         found = labels.labels_of(network(z, torch.ones(len(z))))
         places = [p for a, p in label_slices().items() if a != "background"]
         hits = [found[:, p].argmax(1) == truth[:, p].argmax(1) for p in places]
-        return float(torch.stack(hits).float().mean()) if hits else math.nan
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), out / MAPPING_FILE)
+    return float(torch.stack(hits).float().mean())
