@@ -122,6 +122,7 @@ def segmenter(
     backbone: Annotated[str, typer.Option(help="Encoder of segmentation_models_pytorch.")] = (
         "tu-mobilenetv3_small_100"
     ),
+    bf16: Bf16 = False,
     threads: Threads = 0,
 ) -> None:
     """Train a segmenter on avatars or on a folder of labelled images."""
@@ -129,7 +130,7 @@ def segmenter(
     from velatura.training.segmenter.run import SegmenterRun, run_segmenter
 
     figures = run_segmenter(
-        SegmenterRun(out, steps, minutes, count, folder, architecture, backbone)
+        SegmenterRun(out, steps, minutes, count, folder, architecture, backbone, bf16)
     )
     typer.echo(f"mIoU {figures['mIoU']:.4f}")
 

@@ -31,6 +31,7 @@ class GeneratorConfig:
     z_dim: int = 128
     w_dim: int = 128
     mapping_layers: int = 4
+    mapping_width: int = 0  # of the hidden layers; 0 stands for w_dim
     # Feature maps by resolution, from 4 up to `resolution`.
     channels: Mapping[int, int] = field(
         default_factory=lambda: {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16}
@@ -77,8 +78,10 @@ class MappingNetwork(nn.Module):
         super().__init__()
         self.num_layers = config.mapping_layers
         for i in range(config.mapping_layers):
-            width = config.z_dim if i == 0 else config.w_dim
-            setattr(self, f"fc{i}", FullyConnected(width, config.w_dim, lr_multiplier=0.01))
+            first, last = i == 0, i == config.mapping_layers - 1
+            hidden = config.mapping_width or config.w_dim
+            inputs, outputs = config.z_dim if first else hidden, config.w_dim if last else hidden
+            setattr(self, f"fc{i}", FullyConnected(inputs, outputs, lr_multiplier=0.01))
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def forward(self, z: Tensor, truncation_psi: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class SegmenterRun:
     folder: Path | None
     architecture: str
     backbone: str
+    bf16: bool = False
 
 
 def run_segmenter(run: SegmenterRun) -> dict[str, float]:
@@ -43,7 +44,7 @@ def run_segmenter(run: SegmenterRun) -> dict[str, float]:
         resolution=_RESOLUTION,
         decoder_channels=widths,
     )
-    settings = SegmenterTraining(steps=run.steps, minutes=run.minutes)
+    settings = SegmenterTraining(steps=run.steps, minutes=run.minutes, bf16=run.bf16)
     return train_segmenter(config, settings, data, held_out, run.out)
 
 

@@ -49,6 +49,7 @@ class SegmenterTraining:
     minutes: float = 0.0
     evaluate_every: int = 500
     seed: int = 1
+    bf16: bool = False  # forward and backward in bfloat16
 
 
 @dataclass
@@ -96,6 +97,7 @@ def train_segmenter(
 
 def _open_run(config: SegmenterConfig, settings: SegmenterTraining, out: Path) -> _Run:
     network = build_segmenter(config).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -130,7 +132,9 @@ def _step(
         group["lr"] = rate
     indices = torch.randint(len(data), (settings.batch,), generator=run.rng)
     image, labels = augment(*data.take(indices), run.rng)
-    loss = segmentation_loss(run.network(image), labels)
+    with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+        logits = run.network(image.contiguous(memory_format=torch.channels_last))
+    loss = segmentation_loss(logits.float(), labels)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.network.parameters(), 5.0)
