@@ -77,6 +77,9 @@ class RefinedDeepLabV3Plus(nn.Module):
             decoder_channels=decoder_channels,
             classes=classes,
             upsampling=1,
+            # The features are 8×8 at 128 px: the paper's rates of 12 to 36 would see only padding.
+            decoder_atrous_rates=(2, 4, 6),
+            decoder_aspp_separable=False,
         )
         half_channels = self.base.encoder.out_channels[1]
         self.refine_half = _conv_bn_relu(classes + half_channels, 24)

@@ -38,6 +38,8 @@ class GeneratorConfig:
     )
     # Taps of the separable low-pass filter of the up-sampling layers; (1, 3, 3, 1) in the paper.
     resample_filter: Sequence[int] = (1, 1)
+    # The same for the RGB skips, where longer filters cost next to nothing.
+    rgb_filter: Sequence[int] = (1, 3, 3, 1)
 
     @property
     def num_ws(self) -> int:
@@ -191,7 +193,7 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         out_channels = config.channels[resolution]
         self.first = resolution == 4
-        self.taps = tuple(config.resample_filter)
+        self.rgb_taps = tuple(config.rgb_filter)
         if self.first:
             self.const = nn.Parameter(torch.randn(out_channels, 4, 4))
         else:
@@ -207,7 +209,7 @@ class SynthesisBlock(nn.Module):
             x = self.conv1(x, ws[:, 0])
             return x, self.torgb(x, ws[:, 1])
         x = self.conv1(self.conv0(x, ws[:, 0]), ws[:, 1])
-        rgb = _upsample_rgb(rgb, self.taps) + self.torgb(x, ws[:, 2])
+        rgb = _upsample_rgb(rgb, self.rgb_taps) + self.torgb(x, ws[:, 2])
         return x, rgb
 
 

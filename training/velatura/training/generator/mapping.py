@@ -54,16 +54,17 @@ def labels_of_z(z: Tensor) -> Tensor:
             below = ((above + 1) * shade - 1).clamp(-1, 1)
             labels[:, place] = torch.cat([above, below], dim=1)
             continue
-        scores = z[:, place] + _bias(attribute)
+        # Gumbel noise plus log weights: the greatest is drawn with exactly those weights.
+        uniform = torch.special.ndtr(z[:, place]).clamp(1e-6, 1 - 1e-6)  # [N, K]
+        scores = _log_weights(attribute) - torch.log(-torch.log(uniform))
         labels[:, place] = F.one_hot(scores.argmax(dim=1), scores.shape[1]).float()
     return labels
 
 
-def _bias(attribute: str) -> Tensor:
-    """Head start of the options that the data set draws more often, [K]."""
+def _log_weights(attribute: str) -> Tensor:
+    """How often the data set draws each option, [K]."""
     count = len(OPTIONS[attribute])
-    weights = torch.tensor(WEIGHTS.get(attribute, (1 / count,) * count))
-    return (weights * count).log()
+    return torch.tensor(WEIGHTS.get(attribute, (1 / count,) * count)).log()
 
 
 def train_mapping(settings: MappingSettings, out: Path) -> float:

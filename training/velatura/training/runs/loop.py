@@ -110,6 +110,7 @@ class AveragedRun:
         tensors, state = load_checkpoint(checkpoint)
         restore_module("network", self.network, tensors)
         restore_module("ema", self.average, tensors)
+        self._averaged.n_averaged.fill_(1)  # or the first update would start the average anew
         restore_optimizer("optimizer", self.optimizer, tensors)
         self.step, self.seconds = state["step"], state["seconds"]
 

@@ -36,7 +36,7 @@ class SegmenterRun:
 def run_segmenter(run: SegmenterRun) -> dict[str, float]:
     """Train and return the figures on held-out images."""
     data, held_out = _data(run)
-    widths = (96,) if run.architecture == "deeplabv3plus" else (128, 64, 32, 16, 16)
+    widths = (64,) if run.architecture == "deeplabv3plus" else (128, 64, 32, 16, 16)
     config = SegmenterConfig(
         architecture=cast("Architecture", run.architecture),
         encoder=run.backbone,
