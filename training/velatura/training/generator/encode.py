@@ -64,7 +64,7 @@ class _Latents(nn.Module):
 class _Images(nn.Module):
     """Stage two: images and labels → loss of what the generator makes of the encoder's latents.
 
-    Half of the batch also teaches the generator from labels alone, blended ones, so that edits keep
+    The same faces also teach the generator from labels alone, blended ones, so that edits keep
     their meaning while the pair drifts.
     """
 
@@ -79,10 +79,9 @@ class _Images(nn.Module):
         w_plus = w_plus.float()
         latents = latent_loss(w_plus[:, 0], labels, self.generator.labels)
         deltas = (w_plus[:, 1:] - w_plus[:, :1]).square().mean()
-        half = images.shape[0] // 2
-        w = self.generator.labels(blended[:half])[:, None].expand(-1, w_plus.shape[1], -1)
-        made = self.generator.synthesis(torch.cat([w_plus, w]))  # [3N/2, 3, R, R]
-        targets = torch.cat([images, images[:half]])
+        w = self.generator.labels(blended)[:, None].expand(-1, w_plus.shape[1], -1)
+        made = self.generator.synthesis(torch.cat([w_plus, w]))  # [2N, 3, R, R]
+        targets = torch.cat([images, images])
         loss: Tensor = self.loss(made.float(), targets) + 0.1 * latents + 0.5 * deltas
         return loss
 

@@ -38,28 +38,37 @@ class LabelMapping(nn.Module):
         return w @ self.basis / _BASIS_GAIN**2
 
 
-def blend_labels(labels: Tensor, rng: torch.Generator, share: float = 0.3) -> Tensor:
+def blend_labels(labels: Tensor, rng: torch.Generator, share: float = 0.5) -> Tensor:
     """Soften one-hot codes of a share of the attributes, so that the right option still leads.
 
-    An edit adds "smile" to a face that is still partly "neutral", and truncation pulls every label
-    towards the average. A generator that has only seen one-hot codes answers with ghosts; one that
-    has seen the leading option at 0.5 to 1.9 beside weaker rivals shows the leading one, sharply.
+    An edit adds "smile" to a face that is still "neutral", and truncation pulls every label towards
+    the average. A generator that has only seen one-hot codes answers with ghosts; one that has seen
+    the leading option beside a strong rival (as after an edit), or weak beside many (as after
+    truncation), shows the leading one, sharply.
     """
     blended = labels.clone()
     count = labels.shape[0]
+
+    def uniform(low: float, high: float, columns: int = 1) -> Tensor:
+        return torch.empty(count, columns).uniform_(low, high, generator=rng)
+
     for attribute, place in label_slices().items():
         if attribute == "background":
             continue
         code = labels[:, place]  # [N, K], one-hot
-        lead = torch.empty(count, 1).uniform_(0.5, 1.9, generator=rng)
-        margin = torch.empty(count, 1).uniform_(0.4, 1.2, generator=rng)
-        ceiling = (lead - margin).clamp_min(-0.3)
-        rivals = torch.rand(code.shape, generator=rng) * (ceiling + 0.35) - 0.35  # [N, K]
-        rivals = torch.where(torch.rand(code.shape, generator=rng) < 0.4, rivals, 0.0)
-        rivals = torch.minimum(rivals, lead - 0.4)
-        soft = torch.where(code > 0.5, lead, rivals)
-        chosen = torch.rand(count, 1, generator=rng) < share
-        blended[:, place] = torch.where(chosen, soft, code)
+        options = code.shape[1]
+        rival = F.one_hot(torch.randint(1, options, (count,), generator=rng), options)
+        leader = code.argmax(dim=1, keepdim=True)  # [N, 1]
+        rival = rival.gather(1, (torch.arange(options) - leader) % options)  # never the leader
+        lead = uniform(1.2, 2.2)
+        edited = uniform(-0.3, 0.1, options)
+        edited = torch.where(rival > 0, lead - uniform(0.4, 1.0), edited)
+        weak = uniform(0.5, 1.0)
+        truncated = uniform(0.0, 1.0, options) * (weak - 0.4).clamp_max(0.4)
+        as_edited = uniform(0, 1) < 0.6
+        soft = torch.where(as_edited, edited, truncated)
+        soft = torch.where(code > 0.5, torch.where(as_edited, lead, weak), soft)
+        blended[:, place] = torch.where(uniform(0, 1) < share, soft, code)
     return blended
 
 
