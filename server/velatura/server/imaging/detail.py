@@ -45,7 +45,7 @@ def carry_change(view: F32, before: F32, after: F32) -> CarriedChange:
     mean_view, mean_change = _box(view), _box(change)
     covariance = _box(view * change) - mean_view * mean_change
     variance = _box(view * view) - mean_view * mean_view
-    slope = np.clip(covariance / (variance + np.float32(_FLAT_VARIANCE)), -1, 1)
+    slope: F32 = np.clip(covariance / (variance + np.float32(_FLAT_VARIANCE)), -1, 1)
     level = mean_change - slope * mean_view
     slope, level = _box(slope), _box(level)
     share = _replaced(change - (slope * view + level))[:, :, None]  # [s, s, 1]

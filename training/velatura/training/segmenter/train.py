@@ -97,7 +97,7 @@ def train_segmenter(
 
 def _open_run(config: SegmenterConfig, settings: SegmenterTraining, out: Path) -> _Run:
     network = build_segmenter(config).train()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
