@@ -1,9 +1,10 @@
 """Measures a server on this machine: latency and throughput of each RPC at several loads.
 
 Starts a server of its own (or takes `--server`), makes its own pictures with `Generate`, sends each
-workload from closed-loop callers over one connection, and prints a table. `--json FILE` keeps the
-figures together with what they were measured on. Nothing is compared with a limit: this tells,
-tests judge.
+workload from closed-loop callers over one connection, and prints a table. Beside EditImage and
+Stylize stands what onnxruntime alone does with the same graphs in batches of eight, measured right
+before each load, so that both meet the same machine. `--json FILE` keeps the figures together with
+what they were measured on. Nothing is compared with a limit: this tells, tests judge.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import platform
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -23,9 +25,10 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from onnxruntime_alone import Alone, Steps
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -34,6 +37,7 @@ from rich.table import Table
 from velatura.client import AsyncClient, VelaturaError
 
 ROOT = Path(__file__).resolve().parents[1]
+PHOTO = 256  # side of the stylised pictures
 Call = Callable[[], Awaitable[object]]
 
 
@@ -45,10 +49,11 @@ class Outcome:
     callers: int
     requests: int
     errors: int
-    requests_per_second: float
+    images_per_second: float
     p50_ms: float
-    p95_ms: float
+    p99_ms: float
     mean_batch: float  # of the network that the workload leans on; 0 where it ran none
+    alone_images_per_second: float | None = None  # onnxruntime on the same graphs, just before
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Workload:
     name: str
     model: str
     call: Call
+    alone: Steps = ()  # what one request runs, for the comparison with onnxruntime alone
 
 
 def free_port() -> int:
@@ -134,58 +140,79 @@ async def measure(workload: Workload, callers: int, seconds: float, metrics: str
         callers=callers,
         requests=len(latencies),
         errors=errors,
-        requests_per_second=len(latencies) / elapsed,
+        images_per_second=len(latencies) / elapsed,
         p50_ms=quantile(latencies, 0.5) * 1000,
-        p95_ms=quantile(latencies, 0.95) * 1000,
+        p99_ms=quantile(latencies, 0.99) * 1000,
         mean_batch=(items_after - items) / max(runs_after - runs, 1),
     )
 
 
 async def workloads_of(client: AsyncClient) -> list[Workload]:
     """The workloads, on pictures that the server itself generates."""
+    catalog = await client.list_models()
+    generator = catalog.generators[0]
+    network = {model.role: model.name for model in catalog.models}
     faces = [sample.image async for sample in client.generate(range(1, 17))]
-    photo = faces[0].resize((512, 512), Image.Resampling.BICUBIC)
+    photos = [face.resize((PHOTO, PHOTO), Image.Resampling.BICUBIC) for face in faces]
     directions = await client.list_directions()
     edit = {directions[0].name: 1.0}
     region = next((d.regions for d in directions if d.name in edit and d.regions), None)
     style = (await client.list_styles())[0].name
     token = (await client.encode(faces[0])).latent_token
-    pick = random.Random(0).choice
+    rng = random.Random(0)
+    pick = rng.choice
 
     async def sample() -> None:
-        async for _ in client.generate(random.randrange(1 << 32)):
+        async for _ in client.generate(rng.randrange(1 << 32)):
             pass
 
+    # An edit decodes the latents before and after.
+    decoding = ((generator.synthesis, 0),) * 2
     return [
         Workload(
-            "edit, whole image", "avatar-synthesis", lambda: client.edit_image(pick(faces), edit)
+            "EditImage",
+            generator.synthesis,
+            lambda: client.edit_image(pick(faces), edit),
+            ((generator.encoder, 0), *decoding),
         ),
         Workload(
-            "edit, region of classes",
-            "avatar-synthesis",
+            f"Stylize {PHOTO} px, preset",
+            network["preset_style"],
+            lambda: client.stylize(pick(photos), style),
+            ((network["preset_style"], PHOTO),),
+        ),
+        Workload(
+            "EditImage, region of classes",
+            generator.synthesis,
             lambda: client.edit_image(pick(faces), edit, region=region),
         ),
         Workload(
-            "edit from a token",
-            "avatar-synthesis",
+            "EditImage from a token",
+            generator.synthesis,
             lambda: client.edit_image(edits=edit, latent_token=token),
         ),
-        Workload("generate one", "avatar-synthesis", sample),
-        Workload("segment", "avatar-segmenter", lambda: client.segment(pick(faces))),
-        Workload("stylise 512 px, preset", "style-presets", lambda: client.stylize(photo, style)),
         Workload(
-            "stylise 512 px, picture",
-            "style-transformer",
-            lambda: client.stylize(photo, pick(faces)),
+            f"Stylize {PHOTO} px, picture",
+            network["style_transformer"],
+            lambda: client.stylize(pick(photos), pick(faces)),
         ),
+        Workload("Generate one", generator.synthesis, sample),
+        Workload("Segment", network["segmenter"], lambda: client.segment(pick(faces))),
     ]
 
 
 async def benchmark(
-    target: str, metrics: str, loads: list[int], seconds: float, console: Console
-) -> list[Outcome]:
-    """Every workload at every load."""
-    outcomes = []
+    target: str,
+    metrics: str,
+    loads: list[int],
+    seconds: float,
+    console: Console,
+    outcomes: list[Outcome],
+    alone: Alone | None = None,
+) -> None:
+    """Every workload at every load, added to `outcomes`; `alone`, where given, is measured in
+    between.
+    """
     async with AsyncClient(target, timeout=120) as client:
         await client.wait_ready(120)
         workloads = await workloads_of(client)
@@ -194,29 +221,33 @@ async def benchmark(
             for workload in workloads:
                 for callers in loads:
                     progress.update(task, description=f"{workload.name}, {callers} callers")
-                    outcomes.append(await measure(workload, callers, seconds, metrics))
+                    rate = None
+                    if alone is not None and workload.alone:
+                        rate = await asyncio.to_thread(
+                            alone.images_per_second, workload.alone, seconds / 2
+                        )
+                    outcome = await measure(workload, callers, seconds, metrics)
+                    outcomes.append(replace(outcome, alone_images_per_second=rate))
                     progress.advance(task)
-    return outcomes
 
 
 def table_of(outcomes: list[Outcome]) -> Table:
     """The outcomes, one line each."""
     table = Table(title=f"{platform.machine()}, {os.cpu_count()} CPUs")
+    table.add_column("workload")
     for heading in (
-        "callers",
-        "requests",
-        "errors",
-        "requests/s",
-        "p50 ms",
-        "p95 ms",
-        "mean batch",
-    ):
+        "callers", "requests", "errors", "images/s", "p50 ms", "p99 ms", "mean batch",
+        "onnxruntime alone", "ratio",
+    ):  # fmt: skip
         table.add_column(heading, justify="right")
     for row in outcomes:
+        alone = row.alone_images_per_second
         table.add_row(
             row.workload, str(row.callers), str(row.requests), str(row.errors),
-            f"{row.requests_per_second:.1f}", f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}",
+            f"{row.images_per_second:.1f}", f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}",
             f"{row.mean_batch:.2f}",
+            f"{alone:.1f}" if alone else "",
+            f"{row.images_per_second / alone:.2f}" if alone else "",
         )  # fmt: skip
     return table
 
@@ -228,23 +259,37 @@ def main() -> None:
     parser.add_argument("--metrics", default="127.0.0.1:9090", help="its metrics (%(default)s)")
     parser.add_argument("--bundle", type=Path, default=ROOT / "models", help="for the own server")
     parser.add_argument("--callers", default="1,8,32", help="loads, by comma (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="each load (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.5, help="each load (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     loads = [int(load) for load in options.callers.split(",")]
-    console = Console()
-    if options.server:
-        run = benchmark(options.server, options.metrics, loads, options.seconds, console)
-        outcomes = asyncio.run(run)
-    else:
-        with own_server(options.bundle) as (target, metrics):
-            run = benchmark(target, metrics, loads, options.seconds, console)
-            outcomes = asyncio.run(run)
-    console.print(table_of(outcomes))
+    console, outcomes = Console(), list[Outcome]()
+    # As an interrupt does, so that the own server is stopped too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run_all(options, loads, console, outcomes)
+    except KeyboardInterrupt:
+        console.print("Interrupted; this is what was measured until then.")
+        sys.exit(130)
+    finally:
+        console.print(table_of(outcomes))
     if options.json:
         machine = {"machine": platform.platform(), "cpus": os.cpu_count()}
         figures = {**machine, "outcomes": [asdict(outcome) for outcome in outcomes]}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def run_all(
+    options: argparse.Namespace, loads: list[int], console: Console, outcomes: list[Outcome]
+) -> None:
+    """Measure the server that was named, or one of our own beside onnxruntime alone."""
+    if options.server:
+        run = benchmark(options.server, options.metrics, loads, options.seconds, console, outcomes)
+        asyncio.run(run)
+        return
+    with own_server(options.bundle) as (target, metrics):
+        alone = Alone(options.bundle)
+        asyncio.run(benchmark(target, metrics, loads, options.seconds, console, outcomes, alone))
 
 
 if __name__ == "__main__":
