@@ -20,7 +20,7 @@ help: ## Say what there is
 
 setup: .venv/.complete ## Make .venv: protos, clients and server on onnxruntime, without torch
 
-setup-dev: .venv-dev/.complete ## Make .venv-dev: everything, with torch, the tests and the checks
+setup-dev: .venv-dev/.complete .venv-triton/.complete ## Make .venv-dev: everything, with torch, the tests and the checks
 
 demo: setup ## Start a server, edit faces, stylise photographs, write one before/after picture
 	$(RUN)/python examples/demo.py
@@ -56,7 +56,7 @@ lock: setup-dev ## Resolve the pyproject files into the constraints files
 	$(TOOLS) scripts/lock
 
 clean: ## Remove environments, caches and outputs; training runs stay
-	rm -rf .venv .venv-dev node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-dev .venv-triton node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PACKAGES) tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # An environment is complete when its stamp is newer than everything that defines it. pip itself
@@ -74,4 +74,11 @@ clean: ## Remove environments, caches and outputs; training runs stay
 	$(DEV)/python $(PIP) -c constraints-dev.txt pip torch torchvision
 	$(DEV)/python $(PIP) -c constraints-dev.txt --group dev \
 	    -e ./protos -e ./clients -e './server[cpu]' -e './export[style]' -e ./training
+	touch $@
+
+# Triton's client, with which the tests drive the raw tensors' service from outside.
+.venv-triton/.complete: constraints-triton.txt
+	scripts/python-version $(PYTHON)
+	test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python $(PIP) -r constraints-triton.txt
 	touch $@

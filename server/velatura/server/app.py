@@ -13,6 +13,7 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from inference import open_inference_pb2, open_inference_pb2_grpc
 from velatura.server import __version__
 from velatura.server.engine.bundle import Bundle
 from velatura.server.engine.engine import EngineOptions, LocalEngine
@@ -25,6 +26,7 @@ from velatura.server.rpc.backend import Backend
 from velatura.server.rpc.catalog import CatalogServicer
 from velatura.server.rpc.edit import EditServicer
 from velatura.server.rpc.generate import GenerateServicer
+from velatura.server.rpc.inference import InferenceServicer
 from velatura.server.rpc.interceptors import CallInterceptor
 from velatura.server.rpc.lifecycle import Lifecycle, State
 from velatura.server.rpc.segment import SegmentServicer
@@ -164,6 +166,9 @@ class App:
         segment_pb2_grpc.add_SegmentServiceServicer_to_server(SegmentServicer(backend), server)
         generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateServicer(backend), server)
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogServicer(backend), server)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(backend, self.lifecycle), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         channelz.add_channelz_servicer(server)
         reflection.enable_server_reflection(service_names(), server)
@@ -233,7 +238,9 @@ def engine_options(settings: Settings) -> EngineOptions:
 
 def service_names() -> list[str]:
     """Every service, as reflection lists them."""
-    files = (catalog_pb2, edit_pb2, generate_pb2, segment_pb2, stylize_pb2)
+    files = (
+        catalog_pb2, edit_pb2, generate_pb2, segment_pb2, stylize_pb2, open_inference_pb2,
+    )  # fmt: skip
     ours = [
         service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()
     ]

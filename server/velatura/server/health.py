@@ -49,6 +49,7 @@ def networks_by_service(bundle: Bundle) -> dict[str, list[str]]:
         "velatura.v1.StyleService": [
             entry.name for role in styles for entry in bundle.models_of(role)
         ],
+        "inference.GRPCInferenceService": [entry.name for entry in bundle.manifest.models],
     }
 
 

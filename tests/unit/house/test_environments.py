@@ -96,6 +96,13 @@ def test_every_dependency_has_a_lower_bound_and_a_pin_that_meets_it(package: str
         assert pins(file)[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
+def test_tritonclient_is_pinned_apart_since_it_wants_another_protobuf() -> None:
+    apart = pins("constraints-triton.txt")
+    (requirement,) = pyproject(".")["dependency-groups"]["tritonclient"]
+    assert apart["tritonclient"] in Requirement(requirement).specifier
+    assert "tritonclient" not in pins("constraints-dev.txt")
+
+
 def test_one_onnxruntime_for_each_extra() -> None:
     extras = pyproject("server")["project"]["optional-dependencies"]
     names = {extra: {Requirement(line).name for line in lines} for extra, lines in extras.items()}

@@ -66,6 +66,7 @@ def test_tests_are_run_beside_a_runtime_environment() -> None:
     commands = commands_of("test")
     assert "-m venv .venv\n" in commands
     assert "-m venv .venv-dev\n" in commands
+    assert ".venv-triton/bin/python -m pip" in commands
     assert commands.strip().endswith(".venv-dev/bin/pytest -q")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from inference import open_inference_pb2
 from velatura.client.cli import app
 from velatura.server.settings import Settings
 from velatura.v1 import catalog_pb2, edit_pb2, generate_pb2, segment_pb2, stylize_pb2
@@ -46,7 +47,9 @@ def test_settings_are_all_listed_with_their_defaults() -> None:
 
 
 def test_rpcs_are_all_listed() -> None:
-    files = (edit_pb2, stylize_pb2, segment_pb2, generate_pb2, catalog_pb2)
+    files = (
+        edit_pb2, stylize_pb2, segment_pb2, generate_pb2, catalog_pb2, open_inference_pb2,
+    )  # fmt: skip
     for file in files:
         for service in file.DESCRIPTOR.services_by_name.values():
             assert f"| `{service.name}` |" in README

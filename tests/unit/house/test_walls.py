@@ -20,6 +20,7 @@ PLANTED = [
         "request's way",
     ),
     ("server/velatura/server/imaging/planted.py", "import grpc", "arrays and pixels"),
+    ("server/velatura/server/engine/planted.py", "import inference", "Only rpc speaks"),
     ("clients/velatura/client/planted.py", "import numpy", "stays thin"),
     ("clients/velatura/client/planted.py", "import onnxruntime", "stays thin"),
     ("clients/velatura/client/planted.py", "import velatura.server", "stays thin"),

@@ -51,7 +51,7 @@ def test_all_ready_is_all_serving() -> None:
     ],
 )
 def test_a_lost_network_takes_down_what_needs_it_and_the_whole(lost: str, down: set[str]) -> None:
-    assert states(*ENTRIES, lost=lost) == down | {OVERALL}
+    assert states(*ENTRIES, lost=lost) == down | {"GRPCInferenceService", OVERALL}
 
 
 def test_services_that_the_bundle_has_no_networks_for_are_down_but_the_whole_is_not() -> None:

@@ -1,5 +1,6 @@
 """What happens around every call of our own services: admission, parsing, validation, deadline, id,
-metrics, log, and the translation of errors. Health, reflection and channelz pass through untouched.
+metrics, log, and the translation of errors. Health, reflection and channelz pass through untouched;
+the Open Inference Protocol's questions after the server's state are answered in every state.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -33,6 +34,10 @@ from velatura.server.rpc.lifecycle import Lifecycle
 log = structlog.get_logger("velatura.server.rpc")
 
 OURS = ("/velatura.", "/inference.")
+STATE_METHODS = frozenset(
+    f"/inference.GRPCInferenceService/{name}"
+    for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
+)
 Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:  # the stubs know this class as generic, the class itself is not
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -76,7 +81,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: Any, parse: Any) -> Any:
         async def serve(raw: bytes, context: Context) -> Any:
             async with self._around(method, context) as call:
-                with self._admitted(context):
+                with self._admitted(method, context):
                     request = _parsed(raw, parse)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
                         return await behaviour(request, context)
@@ -86,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, behaviour: Any, parse: Any) -> Any:
         async def serve(raw: bytes, context: Context) -> AsyncIterator[Any]:
             async with self._around(method, context) as call:
-                with self._admitted(context):
+                with self._admitted(method, context):
                     request = _parsed(raw, parse)
                     responses = behaviour(request, context)
                     try:
@@ -99,9 +104,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return serve
 
     @contextmanager
-    def _admitted(self, context: Context) -> Iterator[None]:
+    def _admitted(self, method: str, context: Context) -> Iterator[None]:
         self._keys.check(context.invocation_metadata() or ())
-        with self._lifecycle.request():
+        with nullcontext() if method in STATE_METHODS else self._lifecycle.request():
             yield
 
     @asynccontextmanager
