@@ -111,8 +111,11 @@ def _step(rng: Rng, names: Names) -> Any:
     kind = rng.integers(3)
     if kind == 0:
         strength = float(rng.uniform(0.5, 2) * rng.choice([-1, 1]))
-        layers = (start, end) if rng.random() < 0.3 else None
-        return Direction(str(rng.choice(names.directions)), strength, layers)
+        name = str(rng.choice(names.directions))
+        first, last = names.layers[name]
+        # Outside its own layers a direction has no offsets, and moves nothing.
+        fewer = (first, int(rng.integers(first + 1, last + 1)))
+        return Direction(name, strength, fewer if rng.random() < 0.3 else None)
     if kind == 1:
         count = int(rng.choice([1, names.w_dim, (end - start) * names.w_dim]))
         return Offset((start, end), [float(value) for value in rng.normal(0, 0.6, count)])

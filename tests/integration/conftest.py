@@ -26,6 +26,7 @@ class Names:
     """What the bundle has to offer, as requests and metrics name it."""
 
     directions: tuple[str, ...]
+    layers: dict[str, tuple[int, int]]  # of each direction
     styles: tuple[str, ...]
     classes: tuple[str, ...]
     synthesis: str
@@ -62,8 +63,10 @@ def names(client: Client) -> Names:
     """The bundle's names, asked of the server."""
     catalog = client.list_models()
     generator = catalog.generators[0]
+    directions = client.list_directions()
     return Names(
-        directions=tuple(each.name for each in client.list_directions()),
+        directions=tuple(each.name for each in directions),
+        layers={each.name: each.layers for each in directions},
         styles=tuple(each.name for each in client.list_styles()),
         classes=tuple(each.name for each in client.list_region_classes()),
         synthesis=generator.synthesis,

@@ -124,10 +124,11 @@ def test_the_operations_do_change_what_is_inside(outcome_of: Outcomes) -> None:
     outcomes = [(case(number), outcome_of(number)) for number in range(CASES)]
     for operation in ("edit", "stylize"):
         ours = [outcome for each, outcome in outcomes if each.operation == operation]
-        # A region may by chance be empty, or lie beside the square that is edited.
+        # A region may by chance be empty, or lie beside the square that is edited; and a weak edit
+        # of a few pixels may round to nothing.
         able = [outcome for outcome in ours if outcome.reach >= 50]
         assert len(able) >= 0.75 * len(ours)
-        assert sum(outcome.inside > 0 for outcome in able) >= 0.95 * len(able)
+        assert sum(outcome.inside > 0 for outcome in able) >= 0.9 * len(able)
         assert np.median([outcome.inside for outcome in able]) > 1
         assert all(outcome.inside == 0 for outcome in ours if outcome.reach == 0)
     parts = [outcome for _, outcome in outcomes if 0.01 < outcome.share < 0.99]
