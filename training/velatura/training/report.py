@@ -26,7 +26,7 @@ from velatura.training.evaluate import (
 )
 from velatura.v1 import bundle_pb2
 
-_PAIRS = range(5_000, 5_192)  # training seeds that the directions are taken from
+_PAIRS = range(5_000, 5_096)  # training seeds that the directions are taken from
 
 
 def measure_weights(weights: Path, count: int) -> None:

@@ -51,6 +51,7 @@ def _palette() -> list[NamedEdit]:
             _HAIR,
         )
         for color in OPTIONS["hair_color"]
+        if color != "dark_brown"  # too near to black and brown to be told apart
     ]
     cloth = [
         NamedEdit(
@@ -70,7 +71,7 @@ def _palette() -> list[NamedEdit]:
             {"clothing": garment},
             ("clothing", "skin"),
         )
-        for garment in ("blazer", "hoodie", "overall", "v_neck")
+        for garment in ("blazer", "overall")
     ]
     return hair + cloth + garments
 
