@@ -1,7 +1,8 @@
 """What onnxruntime does with a bundle's graphs when nothing stands around it.
 
-No wire, no pictures to decode, no queue: the figure that a server on the same machine can approach
-and, running the same batches, not pass.
+No wire, no pictures to decode, no queue: the figure that a server on an idle machine approaches.
+On a machine with other work it can pass it, for onnxruntime's threads spin by default and the
+server's do not.
 """
 
 from __future__ import annotations
