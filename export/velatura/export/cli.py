@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from velatura.export.errors import ExportError
+from velatura.export.formats import Format
 from velatura.v1 import bundle_pb2
 
 app = typer.Typer(
@@ -66,6 +67,55 @@ def bundle(
     except ExportError as error:
         _fail(console, str(error))
     console.print(_table(out, manifest))
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pkl or .pt file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.safetensors to write.")],
+    checkpoint_format: Annotated[
+        Format | None, typer.Option("--format", help="Instead of what the content looks like.")
+    ] = None,
+    averaged: Annotated[
+        bool, typer.Option(help="The averaged generator (G_ema), or the one as trained (G).")
+    ] = True,
+) -> None:
+    """Turn a StyleGAN2 checkpoint into our weights, without running anything that it holds."""
+    from velatura.export.convert import convert as convert_checkpoint
+
+    console = Console()
+    try:
+        config = convert_checkpoint(checkpoint, out, checkpoint_format, averaged=averaged).config
+    except ExportError as error:
+        _fail(console, str(error))
+    classes = f", {config.classes} classes" if config.classes else ""
+    console.print(
+        f"{out}: {config.resolution} px, W+ of {config.num_ws} × {config.w_dim}, "
+        f"{config.mapping_layers} mapping layers{classes}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def directions(
+    source: Annotated[
+        str, typer.Argument(help="sefa, or a file: .npy (InterFaceGAN), .npz (GANSpace), .pt.")
+    ],
+    generator: Annotated[Path, typer.Option("--generator", "-g", help="Its NAME.safetensors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
+    layers: Annotated[str, typer.Option(help="Layers of W+ to move, as 4:8.")] = "",
+    count: Annotated[int, typer.Option(help="SeFa and GANSpace: how many.", min=1)] = 5,
+    space: Annotated[str, typer.Option(help="InterFaceGAN: space of the boundary.")] = "W",
+) -> None:
+    """Import edit directions, or compute them by SeFa, for one generator."""
+    from velatura.export.directions.registry import write_directions
+
+    console = Console()
+    try:
+        names = write_directions(source, generator, out, layers=layers, count=count, space=space)
+    except ExportError as error:
+        _fail(console, str(error))
+    console.print(f"{out}: {', '.join(names)}", soft_wrap=True)
 
 
 @app.command()

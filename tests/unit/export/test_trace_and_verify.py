@@ -46,7 +46,7 @@ def test_upsampling_kernels_are_constants(graph: Path) -> None:
     model = onnx.load(graph)
     constants = {t.name: tuple(t.dims) for t in model.graph.initializer}
     kernels = [constants[n.input[1]] for n in model.graph.node if n.op_type == "ConvTranspose"]
-    assert sorted(kernels) == [(3, 1, 2, 2), (8, 4, 4, 4)]  # 3×3 folded with two taps; RGB's filter
+    assert sorted(kernels) == [(3, 1, 4, 4), (8, 4, 4, 4)]  # 3×3 folded with two taps; RGB's filter
 
 
 def test_nothing_in_the_graph_tells_of_the_machine(graph: Path) -> None:

@@ -40,6 +40,12 @@ class GeneratorConfig:
     resample_filter: Sequence[int] = (1, 1)
     # The same for the RGB skips, where longer filters cost next to nothing.
     rgb_filter: Sequence[int] = (1, 3, 3, 1)
+    # Classes of a conditional generator; 0 where there are none.
+    classes: int = 0
+    # Layers' outputs and RGB are cut to ±conv_clamp, as in networks trained in float16; 0: not.
+    conv_clamp: float = 0.0
+    # Resolutions that were trained in float16, and so can be run in it. Nothing here depends on it.
+    fp16_resolutions: Sequence[int] = ()
 
     @property
     def num_ws(self) -> int:
@@ -49,6 +55,15 @@ class GeneratorConfig:
 
 def _leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _LEAKY_SLOPE) * _LEAKY_GAIN
+
+
+def _clamped(x: Tensor, limit: float) -> Tensor:
+    return x.clamp(-limit, limit) if limit else x
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """Rows [N, D] scaled to a mean square of one."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
 class FullyConnected(nn.Module):
@@ -72,22 +87,36 @@ class FullyConnected(nn.Module):
 
 
 class MappingNetwork(nn.Module):
-    """z [N, z_dim] → w [N, w_dim], pulled towards the average by `truncation_psi` [N]."""
+    """z [N, z_dim] → w [N, w_dim], pulled towards the average by `truncation_psi` [N].
+
+    A class-conditional network also takes `class_weights` [N, classes]: one-hot rows, or a mixture.
+    """
 
     w_avg: Tensor
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.num_layers = config.mapping_layers
+        self.z_dim, self.classes = config.z_dim, config.classes
+        entry = config.z_dim
+        if config.classes:
+            self.embed = FullyConnected(config.classes, config.w_dim)
+            entry += config.w_dim
         for i in range(config.mapping_layers):
             first, last = i == 0, i == config.mapping_layers - 1
             hidden = config.mapping_width or config.w_dim
-            inputs, outputs = config.z_dim if first else hidden, config.w_dim if last else hidden
+            inputs, outputs = entry if first else hidden, config.w_dim if last else hidden
             setattr(self, f"fc{i}", FullyConnected(inputs, outputs, lr_multiplier=0.01))
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
-    def forward(self, z: Tensor, truncation_psi: Tensor) -> Tensor:
-        x = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)  # [N, z_dim]
+    def forward(
+        self, z: Tensor, truncation_psi: Tensor, class_weights: Tensor | None = None
+    ) -> Tensor:
+        x = _normalised(z)  # [N, z_dim]
+        if self.classes:
+            if class_weights is None:
+                raise ValueError(f"class_weights [N, {self.classes}] are missing")
+            x = torch.cat([x, _normalised(self.embed(class_weights))], dim=1)  # [N, z_dim + w_dim]
         for i in range(self.num_layers):
             x = _leaky(getattr(self, f"fc{i}")(x))  # [N, w_dim]
         return self.w_avg + truncation_psi[:, None] * (x - self.w_avg)
@@ -161,13 +190,14 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.weight_gain = 1 / math.sqrt(in_channels * 9)
         self.up_taps = tuple(config.resample_filter) if up else None
+        self.conv_clamp = config.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         x = modulated_conv2d(
             x, self.weight * self.weight_gain, self.affine(w), demodulate=True, up_taps=self.up_taps
         )
         x = x + self.noise_const * self.noise_strength + self.bias[:, None, None]
-        return _leaky(x)  # [N, out, R, R]
+        return _clamped(_leaky(x), self.conv_clamp)  # [N, out, R, R]
 
 
 class ToRGB(nn.Module):
@@ -179,11 +209,12 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
         self.weight_gain = 1 / math.sqrt(in_channels)
+        self.conv_clamp = config.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w) * self.weight_gain
         out = modulated_conv2d(x, self.weight, styles, demodulate=False, up_taps=None)
-        return out + self.bias[:, None, None]  # [N, 3, R, R]
+        return _clamped(out + self.bias[:, None, None], self.conv_clamp)  # [N, 3, R, R]
 
 
 class SynthesisBlock(nn.Module):
@@ -255,8 +286,10 @@ class Generator(nn.Module):
         self.mapping = MappingNetwork(config)
         self.synthesis = SynthesisNetwork(config)
 
-    def forward(self, z: Tensor, truncation_psi: Tensor) -> Tensor:
-        w = self.mapping(z, truncation_psi)
+    def forward(
+        self, z: Tensor, truncation_psi: Tensor, class_weights: Tensor | None = None
+    ) -> Tensor:
+        w = self.mapping(z, truncation_psi, class_weights)
         w_plus = w[:, None].expand(-1, self.config.num_ws, -1)
         image: Tensor = self.synthesis(w_plus)
         return image

@@ -1,0 +1,1 @@
+"""Edit directions: imported from other projects' files, or computed from a generator."""

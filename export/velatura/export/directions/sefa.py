@@ -1,0 +1,66 @@
+"""SeFa: directions that change an image most, in closed form (Shen and Zhou, arXiv:2007.06600)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from velatura.export.directions.entries import Layers, entry
+from velatura.export.errors import CheckpointError
+from velatura.export.latents import sample_w
+from velatura.export.networks.stylegan2 import Generator
+from velatura.v1 import bundle_pb2
+
+_SAMPLES = 4000
+
+
+def find_directions(
+    generator: Generator, count: int = 5, *, layers: Layers | None = None
+) -> list[bundle_pb2.DirectionEntry]:
+    """The `count` directions of W that move the styles of `layers` (None: all) furthest.
+
+    They are the leading eigenvectors of AᵀA, where A [sum of channels, w_dim] stacks the affine
+    weights of the convolutions that read these layers. Strength 1 is one standard deviation of w
+    along the direction; the largest coordinate is positive. Raises CheckpointError for layers that
+    the generator lacks, or more directions than W has dimensions.
+    """
+    config = generator.config
+    start, end = layers or (0, config.num_ws)
+    stacked = affine_weights(generator)[start:end]
+    if not 0 <= start < end <= config.num_ws or not stacked:
+        raise CheckpointError(
+            f"layers {start}:{end}: no convolution reads them; choose within 0:{config.num_ws - 1}"
+        )
+    if not 0 < count <= config.w_dim:
+        raise CheckpointError(f"{count} directions: W has {config.w_dim} dimensions")
+    weights = torch.cat(stacked).double()  # [sum of channels, w_dim]
+    values, vectors = torch.linalg.eigh(weights.T @ weights)  # ascending
+    w = sample_w(generator.mapping, _SAMPLES).double()
+    entries = []
+    for rank in range(count):
+        vector = vectors[:, -1 - rank]
+        vector = vector * vector[vector.abs().argmax()].sign()
+        scaled = vector * (w @ vector).std()
+        share = float(values[-1 - rank] / values.sum())
+        entries.append(
+            entry(
+                f"sefa-{rank}",
+                scaled.numpy(),
+                config,
+                layers=(start, end),
+                method="sefa",
+                description=f"Eigenvector {rank} of the styles of layers {start} to {end - 1}: "
+                f"{share:.1%} of their variation.",
+            )
+        )
+    return entries
+
+
+def affine_weights(generator: Generator) -> list[Tensor]:
+    """[channels, w_dim] of the convolution that reads each layer of W+; the last has RGB only."""
+    found = []
+    for resolution in generator.synthesis.resolutions:
+        block = getattr(generator.synthesis, f"b{resolution}")
+        for layer in ([] if resolution == 4 else [block.conv0]) + [block.conv1]:
+            found.append(layer.affine.weight.detach() * layer.affine.weight_gain)
+    return found
