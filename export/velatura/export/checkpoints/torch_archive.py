@@ -51,7 +51,7 @@ def is_zip(data: memoryview) -> bool:
 def _read_zip(path: Path, file_bytes: int, allowed: dict[str, object], budget: Budget) -> object:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
         raise RefusedPickleError(f"not a whole zip archive: {error}") from None
     entries = {info.filename: info for info in archive.infolist()}
     _require_stored(entries, file_bytes)

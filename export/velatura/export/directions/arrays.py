@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, FloatArray]:
                 arrays[name] = _array(data, f"{path}: {name}")
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}; give a .npz file") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a whole .npz file: {error}") from error
     return arrays
 
@@ -91,7 +92,7 @@ def _array(data: bytes, where: str) -> FloatArray:
             else np.lib.format.read_array_header_2_0
         )
         shape, fortran, dtype = read(stream, max_header_size=_HEADER)
-    except ValueError as error:
+    except Exception as error:  # numpy parses the header as Python's literals: many kinds
         raise CheckpointError(f"{where}: not an array of numpy: {error}") from error
     if dtype.kind != "f":
         raise CheckpointError(
@@ -101,7 +102,7 @@ def _array(data: bytes, where: str) -> FloatArray:
     count = 1
     for extent in shape:
         count *= extent
-    if count * dtype.itemsize != len(body):
+    if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
         raise CheckpointError(
             f"{where}: shape {list(shape)} needs {count * dtype.itemsize} bytes, {len(body)} follow"
         )
