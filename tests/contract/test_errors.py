@@ -225,7 +225,8 @@ def test_unknown_names_are_not_found_and_the_known_ones_listed(
     styles: list[str],
 ) -> None:
     image, good = png(32, 32), offset()
-    unknown = edit_pb2.Edit(direction=edit_pb2.DirectionEdit(name="grin", strength=1))
+    misspelt = edit_pb2.DirectionEdit(name=f"{direction}s", strength=1)
+    unknown = edit_pb2.Edit(direction=misspelt)
     styled = stylize_pb2.StyleSource(preset=styles[0])
     region = region_pb2.Region(parts=[region_pb2.RegionPart(class_name="moustache")])
     cases = [

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 
 class RequestError(Exception):
@@ -35,13 +36,19 @@ class InvalidRequest(RequestError):
         return cls([Violation(field, description)], reason)
 
 
+def _likeness(known: str, asked: str) -> float:
+    """0 for nothing in common to 1 for equal."""
+    return SequenceMatcher(None, known.lower(), asked.lower()).ratio()
+
+
 class UnknownThing(RequestError):
     """A name that the bundle does not know. `kind` is the sort of thing, such as "direction"."""
 
     def __init__(self, kind: str, name: str, known: Sequence[str], field: str) -> None:
         self.kind = kind
         self.name = name
-        self.known = tuple(known)
+        # The likeliest first: a long list is cut short on its way to the caller.
+        self.known = tuple(sorted(known, key=lambda each: -_likeness(each, name)))
         self.field = field
         names = ", ".join(self.known) if self.known else "none"
         super().__init__(f"{field}: there is no {kind} {name!r}. Known: {names}.")
