@@ -17,9 +17,13 @@ TARGETS = [
 ]  # fmt: skip
 
 
+# Inside another make, as in `make test`, it would also say which folder it is in.
+DRY_RUN = ("make", "--no-print-directory", "--dry-run", "--always-make")
+
+
 def commands_of(target: str) -> str:
     """Every command that a target runs when nothing has been made yet, without running any."""
-    outcome = run("make", "--dry-run", "--always-make", "PYTHON=python3", target)
+    outcome = run(*DRY_RUN, "PYTHON=python3", target)
     assert outcome.returncode == 0, outcome.stderr
     return outcome.stdout
 
@@ -57,7 +61,7 @@ def test_torch_is_installed_before_everything_else_of_the_developers() -> None:
 
 
 def test_another_python_makes_the_environment_and_is_not_handed_to_the_scripts() -> None:
-    commands = run("make", "--dry-run", "--always-make", "PYTHON=python3.12", "proto").stdout
+    commands = run(*DRY_RUN, "PYTHON=python3.12", "proto").stdout
     assert "python3.12 -m venv .venv-dev\n" in commands
     assert f"PYTHON={ROOT}/.venv-dev/bin/python scripts/proto" in commands
 
