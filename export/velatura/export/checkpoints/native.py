@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from velatura.export.errors import CheckpointError
-from velatura.export.networks import segmenter
 from velatura.export.networks.encoder import Encoder, EncoderConfig
-from velatura.export.networks.segmenter import SegmenterConfig
+from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
 from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
 from velatura.v1 import bundle_pb2
 
@@ -37,12 +36,8 @@ def load_encoder(weights: Path) -> Encoder:
 
 def load_segmenter(weights: Path) -> tuple[nn.Module, SegmenterConfig]:
     """Segmenter in eval mode and its configuration. Raises CheckpointError as above."""
-    try:
-        return segmenter.load_segmenter(weights)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{weights}: no such file; train the network first") from error
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{weights}: not a segmenter: {error}") from error
+    config = _read_config(weights, SegmenterConfig, _tuples)
+    return _load(build_segmenter(config), weights), config
 
 
 def save_weights(weights: Path, network: nn.Module, config: Config, *, half: bool = False) -> None:

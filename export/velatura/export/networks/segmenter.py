@@ -6,15 +6,12 @@ one logit per class at the input's own resolution. The state dict is that of the
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 Architecture = Literal["deeplabv3plus", "unet_scse"]
@@ -30,26 +27,12 @@ class SegmenterConfig:
     resolution: int = 128
     decoder_channels: tuple[int, ...] = (128,)
 
-    @classmethod
-    def from_json(cls, text: str) -> SegmenterConfig:
-        """Raises ValueError when a field is missing, unknown or of the wrong kind."""
-        fields = json.loads(text)
-        try:
-            config = cls(
-                **{**fields, "classes": tuple(fields["classes"])}
-                | {"decoder_channels": tuple(fields["decoder_channels"])}
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a segmenter configuration: {error}") from error
-        if config.architecture not in ("deeplabv3plus", "unet_scse"):
+    def __post_init__(self) -> None:
+        if self.architecture not in ("deeplabv3plus", "unet_scse"):
             raise ValueError(
-                f"architecture: unknown segmenter {config.architecture!r}; "
+                f"architecture: unknown segmenter {self.architecture!r}; "
                 "use deeplabv3plus or unet_scse"
             )
-        return config
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2)
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -118,19 +101,3 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
             classes=len(config.classes),
         ),
     )
-
-
-def load_segmenter(weights: Path) -> tuple[nn.Module, SegmenterConfig]:
-    """Read `NAME.safetensors` and the `NAME.json` beside it; the network is in eval mode, float32.
-
-    Half-precision weights are widened. Raises ValueError on a bad configuration and RuntimeError
-    when the weights do not fit it.
-    """
-    config = SegmenterConfig.from_json(weights.with_suffix(".json").read_text())
-    network = build_segmenter(config)
-    state = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in load_file(weights).items()
-    }
-    network.load_state_dict(state, strict=True)
-    return network.eval(), config

@@ -17,9 +17,9 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from velatura.export.checkpoints.native import save_weights
 from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
 from velatura.training.runs.checkpoint import (
     checkpoint_path,
@@ -159,23 +159,11 @@ def _keep(
     save_checkpoint(path, tensors, state)
     if older is not None and older != path:
         older.unlink()
-    write_segmenter(out / "segmenter.safetensors", run.network, config)
+    save_weights(out / "segmenter.safetensors", run.network, config)
     _save_samples(out / "samples" / f"step-{run.step:06d}.png", run.network, held_out)
     figures = evaluate(run.network, held_out)
     Console().print(f"step {run.step}: mIoU {figures['mIoU']:.4f}")
     return figures
-
-
-def write_segmenter(
-    path: Path, network: nn.Module, config: SegmenterConfig, half: bool = False
-) -> None:
-    """The bare weights and, beside them, `NAME.json` with the configuration."""
-    state = {name: t.detach().contiguous() for name, t in network.state_dict().items()}
-    if half:
-        state = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path)
-    path.with_suffix(".json").write_text(config.to_json())
 
 
 @torch.inference_mode()
