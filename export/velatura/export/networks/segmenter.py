@@ -89,8 +89,11 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
         if len(config.decoder_channels) != 1:
             raise ValueError("decoder_channels: deeplabv3plus takes exactly one width, e.g. [128]")
         return RefinedDeepLabV3Plus(config.encoder, config.decoder_channels[0], len(config.classes))
-    if len(config.decoder_channels) != 5:
-        raise ValueError("decoder_channels: unet_scse takes five widths, e.g. [128,64,32,16,16]")
+    if len(config.decoder_channels) != 5 or min(config.decoder_channels) < 16:
+        raise ValueError(
+            "decoder_channels: unet_scse takes five widths of at least 16 (its attention squeezes "
+            "by 16), e.g. [128,64,32,16,16]"
+        )
     return cast(
         "nn.Module",
         smp.Unet(

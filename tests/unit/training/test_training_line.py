@@ -1,0 +1,81 @@
+"""Every step from nothing to weights, a few updates each: runs, files and names fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from velatura.export.checkpoints.native import load_encoder, load_generator, save_weights
+from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
+from velatura.training.assemble import assemble_weights
+from velatura.training.avatars.layers import render_layers
+from velatura.training.directions.catalog import EDITS
+from velatura.training.directions.supervised import paired_direction
+from velatura.training.evaluate import evaluate_direction, evaluate_inversion
+from velatura.training.generator.encode import EncodeSettings, train_images, train_latents
+from velatura.training.generator.mapping import MappingSettings, train_mapping
+from velatura.training.generator.pretrain import PretrainSettings, pretrain
+from velatura.training.runs.checkpoint import latest_checkpoint
+from velatura.training.runs.loop import Schedule
+
+FEW = Schedule(steps=2, save_every=2)
+
+
+def newest(run: Path) -> Path:
+    found = latest_checkpoint(run)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two steps of every stage give."""
+    out = tmp_path_factory.mktemp("line")
+    pretrain(PretrainSettings(64, batch=2, compile=False), FEW, out / "64")
+    settings = PretrainSettings(128, batch=2, compile=False)
+    pretrain(settings, FEW, out / "128", newest(out / "64"))
+    encode = EncodeSettings(batch=2, compile=False)
+    train_latents(encode, FEW, out / "encoder")
+    train_images(encode, FEW, out / "joint", newest(out / "128"), newest(out / "encoder"))
+    train_mapping(MappingSettings(steps=2, batch=16), out / "mapping")
+    config = SegmenterConfig("deeplabv3plus", "tu-mobilenetv3_small_100", ("a", "b"), 128, (32,))
+    save_weights(out / "segmenter" / "segmenter.safetensors", build_segmenter(config), config)
+    assemble_weights(newest(out / "joint"), out / "segmenter", out / "mapping", out / "weights")
+    assert list((out / "joint" / "samples").glob("*.png"))
+    return out / "weights"
+
+
+def test_weights_load_and_reconstruct(weights: Path) -> None:
+    generator = load_generator(weights / "avatar-generator.safetensors")
+    encoder = load_encoder(weights / "avatar-encoder.safetensors")
+    layers = render_layers(128)
+    figures = {f.name: f.value for f in evaluate_inversion(generator, encoder, layers, count=4)}
+    assert 2 < figures["PSNR"] < 40
+    assert 0 <= figures["kept/mouth"] <= 1
+    with torch.inference_mode():
+        image = generator(torch.randn(2, 128), torch.tensor([0.7, 1.0]))
+    assert image.shape == (2, 3, 128, 128)
+
+
+def test_psi_zero_gives_the_average_face(weights: Path) -> None:
+    generator = load_generator(weights / "avatar-generator.safetensors")
+    with torch.inference_mode():
+        image = generator(torch.randn(3, 128), torch.zeros(3))
+    torch.testing.assert_close(image[0], image[1])
+    torch.testing.assert_close(image[0], image[2])
+
+
+def test_directions_come_from_pairs_and_are_measured(weights: Path) -> None:
+    generator = load_generator(weights / "avatar-generator.safetensors")
+    encoder = load_encoder(weights / "avatar-encoder.safetensors")
+    layers = render_layers(128)
+    smile = next(edit for edit in EDITS if edit.name == "smile")
+    offsets = paired_direction(smile, encoder, layers, range(4))
+    assert offsets.shape == (12, 128)
+    assert offsets.abs().max() > 0
+    figures = evaluate_direction(smile, offsets, generator, encoder, layers, count=4)
+    assert [figure.name for figure in figures] == ["success", "preservation"]
+    still = evaluate_direction(smile, torch.zeros(12, 128), generator, encoder, layers, count=4)
+    assert still[1].value == 1.0  # no edit, nothing else changed
