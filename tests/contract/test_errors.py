@@ -421,7 +421,17 @@ def test_generate_refuses_what_it_cannot_sample(
 
 
 def test_a_message_over_the_limit_is_refused(editing: Editing) -> None:
-    request = edit_of(b"\x89PNG" + bytes(34 * 1024 * 1024))
+    limit = 33 * 1024 * 1024
+    failure = failing(editing.EditImage, edit_of(b"\x89PNG" + bytes(limit)))
+    assert (failure.code, failure.reason) == (Code.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    assert failure.info["limit"] == str(limit)
+    assert f"{limit:,}" in failure.message
+    assert failure.retry_delay_s is None
+    assert failure.trailers["grpc-retry-pushback-ms"] == "-1"
+
+
+def test_a_message_far_over_the_limit_is_refused_by_the_transport(editing: Editing) -> None:
+    request = edit_of(b"\x89PNG" + bytes(67 * 1024 * 1024))
     with pytest.raises(grpc.RpcError) as raised:
         editing.EditImage(request)
     assert raised.value.code() is Code.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]

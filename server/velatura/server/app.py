@@ -49,6 +49,8 @@ log = structlog.get_logger("velatura.server")
 
 # Time for answers that are already written to leave the socket.
 FLUSH_S = 2.0
+# The option is a signed 32-bit number.
+MOST_BYTES = 2**31 - 1
 
 
 class StartError(Exception):
@@ -157,7 +159,11 @@ class App:
         )
         keys = KeyRing.read(settings.api_keys)
         interceptor = CallInterceptor(
-            self.lifecycle, self._metrics, keys, settings.default_deadline_s
+            self.lifecycle,
+            self._metrics,
+            keys,
+            settings.default_deadline_s,
+            settings.message_bytes,
         )
         server = grpc.aio.server(interceptors=[interceptor], options=channel_options(settings))
         self._server = server
@@ -213,7 +219,8 @@ def bind(server: grpc.aio.Server, settings: Settings) -> str:
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
     """Options of the gRPC server."""
     return [
-        ("grpc.max_receive_message_length", settings.message_bytes),
+        # gRPC refuses without details. Up to here the interceptor does it, naming size and limit.
+        ("grpc.max_receive_message_length", min(2 * settings.message_bytes, MOST_BYTES)),
         # An answer is bounded by the pixels that a request may have; its caller sets what it takes.
         ("grpc.max_send_message_length", -1),
         # Otherwise a second server on the same port would silently get half of the calls.

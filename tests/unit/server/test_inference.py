@@ -50,7 +50,7 @@ class Scene:
         metrics, self.lifecycle = Metrics(), Lifecycle(4)
         self.lifecycle.state = State.SERVING
         backend = Backend(self.engine, workers, metrics)  # type: ignore[arg-type]
-        interceptor = CallInterceptor(self.lifecycle, metrics, KeyRing(), 30)
+        interceptor = CallInterceptor(self.lifecycle, metrics, KeyRing(), 30, 1 << 24)
         self.server = grpc.aio.server(interceptors=[interceptor])
         servicer = InferenceServicer(backend, self.lifecycle)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.server)

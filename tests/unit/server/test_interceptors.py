@@ -62,7 +62,7 @@ class Scene:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle(max_requests)
         self.lifecycle.state = State.SERVING
-        interceptor = CallInterceptor(self.lifecycle, self.metrics, KeyRing(), deadline_s)
+        interceptor = CallInterceptor(self.lifecycle, self.metrics, KeyRing(), deadline_s, 1 << 20)
         self.server = grpc.aio.server(interceptors=[interceptor])
         self.generator = Generator(behaviour)
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(behaviour), self.server)

@@ -74,9 +74,21 @@ class TooManyRequests(Exception):
         )
 
 
+class MessageTooLarge(Exception):
+    """A request of more bytes than the server is set to take."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"The request has {size:,} bytes, over the limit of {limit:,}. Send smaller or more "
+            "compressed images, or fewer of them."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A status before it is written down."""
+    """A status before it is written down; `retry_after_s` below 0 tells clients not to retry."""
 
     code: grpc.StatusCode
     reason: str
@@ -137,6 +149,11 @@ def _of_request(error: BaseException) -> Failure | None:  # noqa: PLR0911 - a ta
             )
         case Unauthenticated():
             return Failure(Code.UNAUTHENTICATED, "API_KEY", str(error))
+        case MessageTooLarge():
+            info = {"size": str(error.size), "limit": str(error.limit)}
+            message = str(error)
+            code = Code.RESOURCE_EXHAUSTED  # as gRPC itself answers, which clients would retry
+            return Failure(code, "MESSAGE_TOO_LARGE", message, info, retry_after_s=-1)
         case TooManyRequests():
             return Failure(
                 Code.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS", str(error), retry_after_s=0.5
@@ -215,7 +232,9 @@ def trailers(failure: Failure, request_id: str) -> Metadata:
         (DETAILS, status.SerializeToString()),
     ]
     if failure.retry_after_s is not None:
-        metadata.append((PUSHBACK, str(max(1, round(failure.retry_after_s * 1000)))))
+        milliseconds = round(failure.retry_after_s * 1000)
+        # Any negative pushback means "do not retry" (gRFC A6).
+        metadata.append((PUSHBACK, str(max(1, milliseconds) if milliseconds >= 0 else -1)))
     return tuple(metadata)
 
 
@@ -252,7 +271,7 @@ def _details(failure: Failure) -> list[any_pb2.Any]:
                 resource_name=_cut(name, 128),
             )
         )
-    if failure.retry_after_s is not None:
+    if failure.retry_after_s is not None and failure.retry_after_s >= 0:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=failure.retry_after_s))
         details.append(retry)

@@ -23,6 +23,7 @@ from velatura.server.rpc.call import Call, current_call, request_id_of
 from velatura.server.rpc.errors import (
     REQUEST_ID,
     Failure,
+    MessageTooLarge,
     failure_of,
     internal,
     message_of,
@@ -48,12 +49,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handlers of our services; see the module's text."""
 
     def __init__(
-        self, lifecycle: Lifecycle, metrics: Metrics, keys: KeyRing, default_deadline_s: float
+        self,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        keys: KeyRing,
+        default_deadline_s: float,
+        message_bytes: int,
     ) -> None:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._keys = keys
         self._default_deadline_s = default_deadline_s
+        self._message_bytes = message_bytes
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -82,7 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def serve(raw: bytes, context: Context) -> Any:
             async with self._around(method, context) as call:
                 with self._admitted(method, context):
-                    request = _parsed(raw, parse)
+                    request = self._parsed(raw, parse)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
                         return await behaviour(request, context)
 
@@ -92,7 +99,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def serve(raw: bytes, context: Context) -> AsyncIterator[Any]:
             async with self._around(method, context) as call:
                 with self._admitted(method, context):
-                    request = _parsed(raw, parse)
+                    request = self._parsed(raw, parse)
                     responses = behaviour(request, context)
                     try:
                         async with asyncio.timeout(call.deadline - time.monotonic()):
@@ -102,6 +109,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         await responses.aclose()
 
         return serve
+
+    def _parsed(self, raw: bytes, parse: Callable[[bytes], Message]) -> Message:
+        if len(raw) > self._message_bytes:
+            raise MessageTooLarge(len(raw), self._message_bytes)
+        try:
+            request = parse(raw)
+        except DecodeError:
+            raise InvalidRequest.of(
+                "request",
+                "the bytes are not the message that this method takes. Check the client's stubs.",
+                "MALFORMED",
+            ) from None
+        if request.DESCRIPTOR.full_name.startswith("velatura."):
+            constraints.check(request)
+        return request
 
     @contextmanager
     def _admitted(self, method: str, context: Context) -> Iterator[None]:
@@ -150,20 +172,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         remaining = context.time_remaining()
         limit = self._default_deadline_s if remaining is None else remaining
         return Call(request_id_of(metadata.get(REQUEST_ID)), time.monotonic() + limit)
-
-
-def _parsed(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
-    try:
-        request = parse(raw)
-    except DecodeError:
-        raise InvalidRequest.of(
-            "request",
-            "the bytes are not the message that this method takes. Check the client's stubs.",
-            "MALFORMED",
-        ) from None
-    if request.DESCRIPTOR.full_name.startswith("velatura."):
-        constraints.check(request)
-    return request
 
 
 def _described(error: Exception, call: Call) -> Failure:
