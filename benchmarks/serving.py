@@ -267,6 +267,8 @@ def main() -> None:
     options = parser.parse_args()
     loads = [int(load) for load in options.callers.split(",")]
     console, outcomes = Console(), list[Outcome]()
+    if not console.is_terminal:
+        console.width = 140  # a file or a pipe has no width: the table is kept whole
     # As an interrupt does, so that the own server is stopped too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
