@@ -125,10 +125,6 @@ WEIGHTS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     }
 )
 
-LONG_HAIR = frozenset(
-    {"bob", "bun", "curly", "curvy", "straight", "straight_strand", "medium", "fringe"}
-)
-
 # The background is a vertical gradient: six continuous labels, RGB above and below in [-1, 1].
 BACKGROUND_LABELS = 6
 
