@@ -198,6 +198,23 @@ def test_manifest_fault_names_field(spoil: Any, edit: Any, field: str, words: st
     assert caught.value.remedy.endswith(".")
 
 
+def test_a_direction_of_w_may_hold_one_row_for_its_layers(spoil: Any) -> None:
+    row = [1.0, 2.0, 3.0, 4.0]
+
+    def shorten(document: Any) -> Any:
+        document["directions"][0] |= {"space": "W", "offsets": row, "layer_start": 1}
+        return document
+
+    entry = Bundle.load(spoil(shorten, "directions.json")).directions()["smile"]
+    assert list(entry.offsets) == [0.0] * 4 + row
+    assert (entry.layer_start, entry.layer_end, entry.space) == (1, 2, "W")
+
+
+def test_only_a_direction_of_w_may_hold_one_row(spoil: Any) -> None:
+    with pytest.raises(BundleError, match=r"8 numbers \(num_ws 2 × w_dim 4\), found 4"):
+        Bundle.load(spoil(set_in("directions", 0, "offsets", [1.0] * 4), "directions.json"))
+
+
 DIRECTION_FAULTS = {
     "other generator": (set_in("generator_sha256", "0" * 64), "generator_sha256", "synthesis"),
     "own generator": (

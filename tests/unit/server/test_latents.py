@@ -42,11 +42,25 @@ async def test_a_direction_moves_its_own_layers(workers: Workers) -> None:
     assert np.array_equal(got, expected)
 
 
-async def test_named_layers_replace_the_directions_own(workers: Workers) -> None:
-    got = await moved(workers, DirectionStep("smile", 1.0, Layers(3, 4, "l"), "edits[0]"))
+async def test_named_layers_choose_among_the_directions_own(workers: Workers) -> None:
+    got = await moved(workers, DirectionStep("smile", 1.0, Layers(2, 4, "l"), "edits[0]"))
     expected = START.copy()
-    expected[3] += OFFSETS[3]
+    expected[2] += OFFSETS[2]
     assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("layers", [(0, 1), (3, 4)])
+def test_layers_that_a_direction_has_nothing_in_are_refused(layers: tuple[int, int]) -> None:
+    where = "edits[1].direction"
+    steps: list[Step] = [
+        DirectionStep("smile", 1.0, Layers(0, 2, "l"), "edits[0].direction"),
+        DirectionStep("smile", 1.0, Layers(*layers, f"{where}.layers"), where),
+    ]
+    with pytest.raises(
+        InvalidRequest, match=r"moves layers 1\.\.3, and .* has none"
+    ) as bad:
+        check_steps(steps, GENERATOR, KNOWN)
+    assert [each.field for each in bad.value.violations] == [f"{where}.layers"]
 
 
 async def test_offsets_are_one_number_one_row_or_all_rows(workers: Workers) -> None:

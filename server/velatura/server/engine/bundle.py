@@ -233,4 +233,17 @@ def _load_directions(
     )
     found = _parse(_read(root, generator.directions), DirectionSet(), str(file))
     check_directions(found, generator, synthesis_sha256, str(file))
-    return {direction.name: direction for direction in found.directions}
+    return {entry.name: _with_all_rows(entry, generator) for entry in found.directions}
+
+
+def _with_all_rows(entry: DirectionEntry, generator: GeneratorEntry) -> DirectionEntry:
+    """A direction of W is kept as one row for each of its layers; here the row is repeated."""
+    if len(entry.offsets) == generator.num_ws * generator.w_dim:
+        return entry
+    row, still = list(entry.offsets), [0.0] * generator.w_dim
+    whole = DirectionEntry()
+    whole.CopyFrom(entry)
+    del whole.offsets[:]
+    for layer in range(generator.num_ws):
+        whole.offsets.extend(row if entry.layer_start <= layer < entry.layer_end else still)
+    return whole

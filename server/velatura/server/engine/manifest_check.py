@@ -252,10 +252,12 @@ def _check_direction(
         f"{entry.layer_start}..{entry.layer_end}",
     )
     count = generator.num_ws * generator.w_dim
+    one_row = entry.space == "W" and len(entry.offsets) == generator.w_dim
     require(
-        len(entry.offsets) == count,
+        one_row or len(entry.offsets) == count,
         f"{at}.offsets",
-        f"{count} numbers (num_ws {generator.num_ws} × w_dim {generator.w_dim})",
+        f"{count} numbers (num_ws {generator.num_ws} × w_dim {generator.w_dim})"
+        + (f", or {generator.w_dim} for every layer" if entry.space == "W" else ""),
         len(entry.offsets),
     )
     require(

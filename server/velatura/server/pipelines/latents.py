@@ -31,7 +31,7 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class DirectionStep:
-    """Move along a named direction; the direction's own layers when `layers` is None."""
+    """Move along a named direction: those of its own layers that `layers` has, all when None."""
 
     name: str
     strength: float
@@ -73,8 +73,8 @@ class Move:
 def check_steps(
     steps: Sequence[Step], generator: GeneratorEntry, directions: Mapping[str, DirectionEntry]
 ) -> None:
-    """Refuse layers and offsets that do not fit the generator, and directions that it does not
-    have.
+    """Refuse layers and offsets that do not fit the generator, directions that it does not have,
+    and layers that a direction has nothing in.
 
     Raises `InvalidRequest` with every violation, or `UnknownThing`.
     """
@@ -84,6 +84,27 @@ def check_steps(
     for step in steps:
         if isinstance(step, DirectionStep) and step.name not in directions:
             raise UnknownThing("direction", step.name, sorted(directions), f"{step.field}.name")
+    still = [
+        bad
+        for step in steps
+        if isinstance(step, DirectionStep)
+        for bad in _moves_nothing(step, directions[step.name])
+    ]
+    if still:
+        raise InvalidRequest(still)
+
+
+def _moves_nothing(step: DirectionStep, entry: DirectionEntry) -> list[Violation]:
+    """An answer without any edit would look as if the direction did not work."""
+    layers = step.layers
+    if layers is None or max(layers.start, entry.layer_start) < min(layers.end, entry.layer_end):
+        return []
+    problem = (
+        f"the direction {step.name!r} moves layers {entry.layer_start}..{entry.layer_end}, and "
+        f"{layers.start}..{layers.end} has none of them. Choose layers within its own, or leave "
+        "layers out."
+    )
+    return [Violation(layers.field, problem)]
 
 
 def _violations(step: Step, generator: GeneratorEntry) -> list[Violation]:
@@ -131,8 +152,10 @@ async def _move(
     match step:
         case DirectionStep():
             entry = directions[step.name]
-            chosen = step.layers or Layers(entry.layer_start, entry.layer_end, "")
-            rows = slice(chosen.start, chosen.end)
+            start, end = entry.layer_start, entry.layer_end
+            if step.layers is not None:  # the part of the direction's own that was asked for
+                start, end = max(start, step.layers.start), min(end, step.layers.end)
+            rows = slice(start, end)
             full = np.asarray(entry.offsets, np.float32).reshape(shape)  # [num_ws, w_dim]
             offset[rows] = step.strength * full[rows]
         case OffsetStep():
