@@ -1,0 +1,1 @@
+"""Adversarial training: discriminator, objectives, adaptive augmentation and the loop."""
