@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf import json_format
 from safetensors import SafetensorError
@@ -19,28 +19,33 @@ from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
 from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
 from velatura.v1 import bundle_pb2
 
-Config = TypeVar("Config", GeneratorConfig, EncoderConfig, SegmenterConfig)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def load_generator(weights: Path) -> Generator:
     """Mapping and synthesis in eval mode. Raises CheckpointError when the files do not fit."""
-    config = _read_config(weights, GeneratorConfig, _generator_fields)
-    return _load(Generator(config), weights)
+    config = read_config(weights, GeneratorConfig, _generator_fields)
+    return load_state(Generator(config), weights)
 
 
 def load_encoder(weights: Path) -> Encoder:
     """W+ encoder in eval mode with its deltas on. Raises CheckpointError as above."""
-    config = _read_config(weights, EncoderConfig, _tuples)
-    return _load(Encoder(config), weights)
+    config = read_config(weights, EncoderConfig)
+    return load_state(Encoder(config), weights)
 
 
 def load_segmenter(weights: Path) -> tuple[nn.Module, SegmenterConfig]:
     """Segmenter in eval mode and its configuration. Raises CheckpointError as above."""
-    config = _read_config(weights, SegmenterConfig, _tuples)
-    return _load(build_segmenter(config), weights), config
+    config = read_config(weights, SegmenterConfig)
+    return load_state(build_segmenter(config), weights), config
 
 
-def save_weights(weights: Path, network: nn.Module, config: Config, *, half: bool = False) -> None:
+def save_weights(
+    weights: Path, network: nn.Module, config: DataclassInstance, *, half: bool = False
+) -> None:
     """Write both files under temporary names and rename; `half` stores float16."""
     weights.parent.mkdir(parents=True, exist_ok=True)
     state = {
@@ -66,7 +71,8 @@ def load_directions(path: Path, num_ws: int, w_dim: int) -> bundle_pb2.Direction
     if len(set(names)) != len(names):
         raise CheckpointError(f"{path}: a direction's name occurs twice among {names}")
     for direction in found.directions:
-        if len(direction.offsets) != num_ws * w_dim:
+        one_row = direction.space == "W" and len(direction.offsets) == w_dim
+        if not one_row and len(direction.offsets) != num_ws * w_dim:
             raise CheckpointError(
                 f"{path}: direction {direction.name!r} has {len(direction.offsets)} offsets, "
                 f"the generator takes {num_ws} × {w_dim} = {num_ws * w_dim}"
@@ -79,9 +85,19 @@ def load_directions(path: Path, num_ws: int, w_dim: int) -> bundle_pb2.Direction
     return found
 
 
-def _read_config(
-    weights: Path, kind: type[Config], adapt: Callable[[dict[str, Any]], dict[str, Any]]
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def read_config(
+    weights: Path,
+    kind: type[Config],
+    adapt: Callable[[dict[str, Any]], dict[str, Any]] = _tuples,
 ) -> Config:
+    """The configuration beside `weights`; `adapt` undoes what JSON does to its types.
+
+    Raises CheckpointError when the file is missing or does not fit `kind`.
+    """
     path = weights.with_suffix(".json")
     try:
         values = json.loads(path.read_text())
@@ -100,10 +116,6 @@ def _read_config(
         raise CheckpointError(f"{path}: not a {kind.__name__}: {error}") from error
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-
-
 def _generator_fields(values: dict[str, Any]) -> dict[str, Any]:
     """JSON has only strings as keys; the channels are by resolution."""
     adapted = _tuples(values)
@@ -115,7 +127,8 @@ def _generator_fields(values: dict[str, Any]) -> dict[str, Any]:
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def _load(network: Network, weights: Path) -> Network:
+def load_state(network: Network, weights: Path) -> Network:
+    """`network` in eval mode with these weights. Raises CheckpointError when they do not fit."""
     try:
         state: dict[str, Tensor] = load_file(weights)
     except FileNotFoundError as error:
