@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from velatura.export.networks.stylegan2 import MappingNetwork
 from velatura.training.avatars.compose import label_vector, sample_avatar
 from velatura.training.avatars.parts import LABEL_DIM, OPTIONS, WEIGHTS, label_slices
 from velatura.training.directions.catalog import EDITS
 from velatura.training.directions.supervised import apply_edit
 from velatura.training.generator.labels import LabelMapping, blend_labels, latent_loss
-from velatura.training.generator.mapping import labels_of_z
+from velatura.training.generator.mapping import (
+    MAPPING_FILE,
+    MappingSettings,
+    fit_mapping,
+    labels_of_z,
+    mapping_config,
+)
 
 ATTRIBUTES = [a for a in label_slices() if a != "background"]
 
@@ -66,6 +76,22 @@ def test_z_draws_options_as_often_as_the_data_set() -> None:
         wanted = WEIGHTS.get(attribute, (1 / len(OPTIONS[attribute]),) * len(OPTIONS[attribute]))
         assert (share - torch.tensor(wanted)).abs().max() < 0.01, attribute
     assert labels[:, label_slices()["background"]].abs().max() <= 1
+
+
+def test_only_the_direction_of_z_counts() -> None:
+    z = torch.randn(64, 128, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(labels_of_z(z * 3), labels_of_z(z))
+
+
+def test_the_fitted_mapping_shows_one_option_of_each_attribute(tmp_path: Path) -> None:
+    assert fit_mapping(MappingSettings(samples=8192), tmp_path) > 0.99
+    network = MappingNetwork(mapping_config())
+    network.load_state_dict(load_file(tmp_path / MAPPING_FILE))
+    z = torch.randn(2000, 128, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        found = LabelMapping(LABEL_DIM, 128).labels_of(network(z, torch.ones(len(z))))
+    error = (found - labels_of_z(z))[:, : label_slices()["background"].start]
+    assert (error.abs() > 0.3).any(dim=1).float().mean() < 0.15  # on the way between two options
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda e: e.name)

@@ -12,6 +12,7 @@ from PIL import Image
 from velatura.export.checkpoints.native import load_segmenter
 from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
 from velatura.training.runs.checkpoint import latest_checkpoint
+from velatura.training.runs.loop import Schedule
 from velatura.training.segmenter.augmentation import augment, soften_and_grain
 from velatura.training.segmenter.labelled_images import LabelledImages, read_folder
 from velatura.training.segmenter.metrics import confusion_matrix, iou_per_class
@@ -101,7 +102,7 @@ def test_unknown_architectures_are_refused() -> None:
 @pytest.mark.parametrize("widths", [(64, 32), (32, 16, 16, 8, 8)])
 def test_widths_that_attention_cannot_squeeze_are_refused(widths: tuple[int, ...]) -> None:
     config = SegmenterConfig("unet_scse", "tu-mobilenetv3_small_100", CLASSES, 64, widths)
-    with pytest.raises(ValueError, match="decoder_channels: unet_scse takes five widths of at"):
+    with pytest.raises(ValueError, match="decoder_channels: unet_scse takes three to five widths"):
         build_segmenter(config)
 
 
@@ -125,11 +126,12 @@ def test_logits_have_the_images_size(architecture: str, widths: tuple[int, ...])
 def test_training_learns_resumes_and_writes_weights(tmp_path: Path) -> None:
     data = discs(48)
     config = SegmenterConfig("deeplabv3plus", "tu-mobilenetv3_small_100", CLASSES, 64, (32,))
-    half = SegmenterTraining(steps=20, batch=8, evaluate_every=20)
-    train_segmenter(config, half, data, data, tmp_path)
+    settings = SegmenterTraining(batch=8)
+    half = Schedule(steps=20, save_every=20)
+    train_segmenter(config, settings, half, data, data, tmp_path)
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-00000020.safetensors"
-    whole = SegmenterTraining(steps=60, batch=8, evaluate_every=40)
-    figures = train_segmenter(config, whole, data, data, tmp_path)
+    whole = Schedule(steps=70, save_every=70)
+    figures = train_segmenter(config, settings, whole, data, data, tmp_path)
     assert figures["IoU/disc"] > 0.5
     network, read = load_segmenter(tmp_path / "segmenter.safetensors")
     assert read == config

@@ -15,7 +15,7 @@ from velatura.training.directions.catalog import EDITS
 from velatura.training.directions.supervised import paired_direction
 from velatura.training.evaluate import evaluate_direction, evaluate_inversion
 from velatura.training.generator.encode import EncodeSettings, train_images, train_latents
-from velatura.training.generator.mapping import MappingSettings, train_mapping
+from velatura.training.generator.mapping import MappingSettings, fit_mapping
 from velatura.training.generator.pretrain import PretrainSettings, pretrain
 from velatura.training.runs.checkpoint import latest_checkpoint
 from velatura.training.runs.loop import Schedule
@@ -39,7 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encode = EncodeSettings(batch=2, compile=False)
     train_latents(encode, FEW, out / "encoder")
     train_images(encode, FEW, out / "joint", newest(out / "128"), newest(out / "encoder"))
-    train_mapping(MappingSettings(steps=2, batch=16), out / "mapping")
+    fit_mapping(MappingSettings(samples=4096), out / "mapping")
     config = SegmenterConfig("deeplabv3plus", "tu-mobilenetv3_small_100", ("a", "b"), 128, (32,))
     save_weights(out / "segmenter" / "segmenter.safetensors", build_segmenter(config), config)
     assemble_weights(newest(out / "joint"), out / "segmenter", out / "mapping", out / "weights")

@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
+from velatura.training.biggan.command import biggan
+from velatura.training.classifier.command import classifier
+from velatura.training.command_settings import ConfiguredTyper
+
+app = ConfiguredTyper(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     help="Train, measure and assemble the avatar networks. Runs resume from their own folder.",
@@ -20,6 +24,10 @@ Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all.")]
 Compile = Annotated[bool, typer.Option(help="Compile the networks with torch.compile.")]
 Bf16 = Annotated[bool, typer.Option(help="bfloat16 arithmetic; quick on CPUs with AMX.")]
 WEIGHTS = Path("training/weights")
+
+
+app.command()(classifier)
+app.command()(biggan)
 
 
 def _use_threads(count: int) -> None:
@@ -93,17 +101,12 @@ def encoder(
 
 
 @app.command()
-def mapping(
-    out: Out = Path("runs/mapping"),
-    steps: int = 6000,
-    learning_rate: Annotated[float, typer.Option(help="At the stored scale, 100 times.")] = 1.0,
-    threads: Threads = 0,
-) -> None:
-    """Teach the mapping network to sample avatars from z; needs no other run."""
+def mapping(out: Out = Path("runs/mapping"), threads: Threads = 0) -> None:
+    """Fit the mapping network, which samples avatars from z; needs no other run."""
     _use_threads(threads)
-    from velatura.training.generator.mapping import MappingSettings, train_mapping
+    from velatura.training.generator.mapping import MappingSettings, fit_mapping
 
-    accuracy = train_mapping(MappingSettings(steps, learning_rate=learning_rate), out)
+    accuracy = fit_mapping(MappingSettings(), out)
     typer.echo(f"attributes whose right option leads: {accuracy:.4f}")
 
 
@@ -122,6 +125,13 @@ def segmenter(
     backbone: Annotated[str, typer.Option(help="Encoder of segmentation_models_pytorch.")] = (
         "tu-mobilenetv3_small_100"
     ),
+    learning_rate: float = 2e-3,
+    lovasz_from: Annotated[
+        float, typer.Option(help="How far into the run, 0 to 1, Lovász takes over from Dice.")
+    ] = 0.5,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights of the same shape to go on from.")
+    ] = None,
     bf16: Bf16 = False,
     threads: Threads = 0,
 ) -> None:
@@ -130,7 +140,19 @@ def segmenter(
     from velatura.training.segmenter.run import SegmenterRun, run_segmenter
 
     figures = run_segmenter(
-        SegmenterRun(out, steps, minutes, count, folder, architecture, backbone, bf16)
+        SegmenterRun(
+            out,
+            steps,
+            minutes,
+            count,
+            folder,
+            architecture,
+            backbone,
+            learning_rate,
+            lovasz_from,
+            bf16,
+            start_from,
+        )
     )
     typer.echo(f"mIoU {figures['mIoU']:.4f}")
 

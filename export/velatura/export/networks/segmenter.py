@@ -89,16 +89,18 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
         if len(config.decoder_channels) != 1:
             raise ValueError("decoder_channels: deeplabv3plus takes exactly one width, e.g. [128]")
         return RefinedDeepLabV3Plus(config.encoder, config.decoder_channels[0], len(config.classes))
-    if len(config.decoder_channels) != 5 or min(config.decoder_channels) < 16:
+    depth = len(config.decoder_channels)
+    if not 3 <= depth <= 5 or min(config.decoder_channels) < 16:
         raise ValueError(
-            "decoder_channels: unet_scse takes five widths of at least 16 (its attention squeezes "
-            "by 16), e.g. [128,64,32,16,16]"
+            "decoder_channels: unet_scse takes three to five widths, one a stage of the encoder, "
+            "of at least 16 each (its attention squeezes by 16), e.g. [128,64,32,16,16]"
         )
     return cast(
         "nn.Module",
         smp.Unet(
             config.encoder,
             encoder_weights=None,
+            encoder_depth=depth,
             decoder_channels=config.decoder_channels,
             decoder_attention_type="scse",
             classes=len(config.classes),

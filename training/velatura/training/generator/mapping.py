@@ -1,40 +1,44 @@
-"""Teaches the mapping network to sample: z → the w of a random avatar.
+"""Fits the mapping network that samples: z → the w of a random avatar.
 
-Every option of every attribute owns one dimension of z, and the greatest one within an attribute
-wins; six more dimensions choose the background. So a Gaussian z stands for one avatar of the data
-set's distribution, neighbouring z for neighbouring avatars, and the network only has to learn that
-rule. It hits corners softly; the generator shows the leading option (see `blend_labels`).
+Every attribute owns one dimension of z, cut at the quantiles of its options; six more dimensions
+choose the background. So a Gaussian z stands for one avatar of the data set's distribution, and
+neighbouring z for neighbouring avatars. Gradient descent finds such steps slowly and leaves them
+soft, which shows as two mouths in one face. The first layer is therefore set: a pair of units at
+each cut, and random directions for the background. The second is then a linear least-squares
+problem, and the third undoes the leaky ReLU behind it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from velatura.export.networks.stylegan2 import GeneratorConfig, MappingNetwork
+from velatura.export.networks.stylegan2 import FullyConnected, GeneratorConfig, MappingNetwork
 from velatura.training.avatars.parts import LABEL_DIM, OPTIONS, WEIGHTS, label_slices
-from velatura.training.generator.labels import LabelMapping, latent_loss
-from velatura.training.runs.logbook import training_progress
-from velatura.training.runs.schedule import decayed_rate
+from velatura.training.generator.labels import LabelMapping
 
 MAPPING_FILE = "mapping.safetensors"
 
 # The background's colours are drawn from 40 to 255 of 255.
 _DARKEST = 40 / 127.5 - 1
+_BACKGROUND = slice(len(OPTIONS), len(OPTIONS) + 6)  # its dimensions of z
+# How steep the steps are: from one option to the next within a hundredth of a deviation.
+_SLOPE = 100.0
+_RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
 class MappingSettings:
-    """Settings of one run."""
+    """Settings of one fit."""
 
-    steps: int = 6000
-    batch: int = 512
-    learning_rate: float = 1.0  # weights are stored a hundred times as large as they act
+    samples: int = 32_768
     seed: int = 3
 
 
@@ -44,61 +48,110 @@ def mapping_config() -> GeneratorConfig:
 
 
 def labels_of_z(z: Tensor) -> Tensor:
-    """z [N, ≥ L] standard normal → label vectors [N, L]."""
+    """z [N, ≥ 16] standard normal → label vectors [N, L].
+
+    Only the direction of z counts, as the network normalises it (Karras et al. 2019,
+    arXiv:1812.04948).
+    """
+    z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True))
     labels = torch.zeros(z.shape[0], label_slices()["background"].stop)
-    for attribute, place in label_slices().items():
-        if attribute == "background":
-            above = torch.special.ndtr(z[:, place.start : place.start + 3])  # [N, 3] uniform
-            shade = torch.special.ndtr(z[:, place.start + 3 : place.stop]) * 0.6 + 0.6
-            above = _DARKEST + (1 - _DARKEST) * above
-            below = ((above + 1) * shade - 1).clamp(-1, 1)
-            labels[:, place] = torch.cat([above, below], dim=1)
-            continue
-        # Gumbel noise plus log weights: the greatest is drawn with exactly those weights.
-        uniform = torch.special.ndtr(z[:, place]).clamp(1e-6, 1 - 1e-6)  # [N, K]
-        scores = _log_weights(attribute) - torch.log(-torch.log(uniform))
-        labels[:, place] = F.one_hot(scores.argmax(dim=1), scores.shape[1]).float()
+    for dimension, attribute in enumerate(OPTIONS):
+        option = torch.bucketize(z[:, dimension].contiguous(), _cuts(attribute))  # [N]
+        place = label_slices()[attribute]
+        labels[:, place] = F.one_hot(option, len(OPTIONS[attribute])).float()
+    uniform = torch.special.ndtr(z[:, _BACKGROUND])  # [N, 6]
+    above = _DARKEST + (1 - _DARKEST) * uniform[:, :3]
+    shade = uniform[:, 3:] * 0.6 + 0.6
+    below = ((above + 1) * shade - 1).clamp(-1, 1)
+    labels[:, label_slices()["background"]] = torch.cat([above, below], dim=1)
     return labels
 
 
-def _log_weights(attribute: str) -> Tensor:
-    """How often the data set draws each option, [K]."""
+def _cuts(attribute: str) -> Tensor:
+    """Where on a normal axis one option ends and the next begins, [K - 1], rising."""
     count = len(OPTIONS[attribute])
-    return torch.tensor(WEIGHTS.get(attribute, (1 / count,) * count)).log()
+    weights = torch.tensor(WEIGHTS.get(attribute, (1 / count,) * count), dtype=torch.float64)
+    return torch.special.ndtri(weights.cumsum(0)[:-1]).float()
 
 
-def train_mapping(settings: MappingSettings, out: Path) -> float:
-    """Train and write `out`/mapping.safetensors, w_avg included.
+@torch.no_grad()
+def fit_mapping(settings: MappingSettings, out: Path) -> float:
+    """Fit and write `out`/mapping.safetensors, w_avg included.
 
     Returns the share of attributes whose right option leads.
     """
-    torch.manual_seed(settings.seed)
+    rng = torch.Generator().manual_seed(settings.seed)
     config = mapping_config()
-    z_dim = config.z_dim
     network, labels = MappingNetwork(config), LabelMapping(LABEL_DIM, config.w_dim)
-    learned = list(network.parameters())
-    optimizer = torch.optim.Adam(learned, settings.learning_rate, betas=(0.9, 0.99))
-    one = torch.ones(settings.batch)
-    network.w_avg.zero_()
-    with training_progress() as bar:
-        task = bar.add_task("mapping", total=settings.steps, note="")
-        for step in range(settings.steps):
-            rate = decayed_rate(step / settings.steps, step, 0.01)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate
-            z = torch.randn(settings.batch, z_dim)
-            loss = latent_loss(network(z, one), labels_of_z(z), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            bar.update(task, completed=step + 1, note=f"loss {loss.item():.4f}")
-    with torch.no_grad():
-        z = torch.randn(8192, z_dim)
-        truth = labels_of_z(z)
-        network.w_avg.copy_(labels(truth).mean(dim=0))
-        found = labels.labels_of(network(z, torch.ones(len(z))))
-        places = [p for a, p in label_slices().items() if a != "background"]
-        hits = [found[:, p].argmax(1) == truth[:, p].argmax(1) for p in places]
+    z = torch.randn(settings.samples, config.z_dim, generator=rng)
+    w = labels(labels_of_z(z))  # [M, w_dim]
+    steps, backdrop = _first_layer(config.mapping_width, config.z_dim, rng)
+    _set_layer(
+        network, "fc0", torch.cat([steps[0], backdrop[0]]), torch.cat([steps[1], backdrop[1]])
+    )
+    _set_layer(network, "fc1", *_least_squares(_hidden(network, z), -w))
+    # leaky(-2.5 leaky(-w)) = w, with slope 0.2 and gain √2.
+    _set_layer(network, "fc2", -2.5 * torch.eye(config.w_dim), torch.zeros(config.w_dim))
+    network.w_avg.copy_(w.mean(dim=0))
     out.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), out / MAPPING_FILE)
+    return _accuracy(network, labels, torch.randn(8192, config.z_dim, generator=rng))
+
+
+def _first_layer(
+    width: int, z_dim: int, rng: torch.Generator
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Weights and biases of the units at the cuts, then of those for the background.
+
+    The difference of a pair of leaky ReLUs, one before a cut and one behind it, is a step.
+    """
+    weights, biases = [], []
+    for dimension, attribute in enumerate(OPTIONS):
+        for cut in _cuts(attribute).tolist():
+            row = torch.zeros(z_dim)
+            row[dimension] = _SLOPE
+            weights += [row, row]
+            biases += [0.5 - _SLOPE * cut, -0.5 - _SLOPE * cut]
+    count = width - len(weights)
+    directions = torch.zeros(count, z_dim)
+    directions[:, _BACKGROUND] = torch.randn(count, 6, generator=rng)
+    offsets = torch.randn(count, generator=rng) * 1.5
+    return (torch.stack(weights), torch.tensor(biases)), (directions, offsets)
+
+
+def _set_layer(network: MappingNetwork, name: str, weight: Tensor, bias: Tensor) -> None:
+    """x @ weight.t() + bias in the layer's first rows and columns, zeros beside them."""
+    layer = cast("FullyConnected", network.get_submodule(name))
+    layer.weight.zero_()
+    layer.bias.zero_()
+    layer.weight[: weight.shape[0], : weight.shape[1]] = weight / layer.weight_gain
+    layer.bias[: bias.shape[0]] = bias / layer.bias_gain
+
+
+def _hidden(network: MappingNetwork, z: Tensor) -> Tensor:
+    """The first layer's output [M, width]."""
+    z = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+    layer = cast("FullyConnected", network.get_submodule("fc0"))
+    return F.leaky_relu(layer(z), 0.2) * math.sqrt(2)
+
+
+def _least_squares(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Ridge regression of targets [M, out] on inputs [M, in]: weight [out, in], bias [out].
+
+    In float64: the pairs of units differ by little beside their own size.
+    """
+    x, y = inputs.double(), targets.double()
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.t() @ x / len(x)
+    gram.diagonal().add_(_RIDGE)
+    weight = torch.linalg.solve(gram, x.t() @ y / len(x)).t()  # [out, in]
+    return weight.float(), (y_mean - weight @ x_mean).float()
+
+
+def _accuracy(network: MappingNetwork, labels: LabelMapping, z: Tensor) -> float:
+    found = labels.labels_of(network(z, torch.ones(len(z))))
+    truth = labels_of_z(z)
+    places = [p for a, p in label_slices().items() if a != "background"]
+    hits = [found[:, p].argmax(1) == truth[:, p].argmax(1) for p in places]
     return float(torch.stack(hits).float().mean())

@@ -66,11 +66,8 @@ class AveragedRun:
         self.optimizer = torch.optim.Adam(
             [{"params": values, "lr": rate} for values, rate in groups], betas=(0.9, 0.99)
         )
-        average_of = torch.optim.swa_utils.get_ema_multi_avg_fn
         self._averaged = torch.optim.swa_utils.AveragedModel(
-            network,
-            multi_avg_fn=average_of(_AVERAGE_DECAY),  # type: ignore[no-untyped-call]
-            use_buffers=True,
+            network, multi_avg_fn=_move_average, use_buffers=True
         )
         self.step = 0
         self.seconds = 0.0
@@ -110,9 +107,24 @@ class AveragedRun:
         tensors, state = load_checkpoint(checkpoint)
         restore_module("network", self.network, tensors)
         restore_module("ema", self.average, tensors)
-        self._averaged.n_averaged.fill_(1)  # or the first update would start the average anew
         restore_optimizer("optimizer", self.optimizer, tensors)
         self.step, self.seconds = state["step"], state["seconds"]
+        self._averaged.n_averaged.fill_(self.step)  # at 0 the first update would start it anew
+
+
+@torch.no_grad()
+def _move_average(average: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor) -> None:
+    """Move the average towards the values, at first quickly: random beginnings are soon forgotten.
+
+    Counters, which are whole numbers, are copied.
+    """
+    count = float(updates)
+    decay = min(_AVERAGE_DECAY, (1 + count) / (10 + count))
+    for mean, value in zip(average, values, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
 
 
 def train(

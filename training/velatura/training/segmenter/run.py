@@ -12,6 +12,7 @@ from velatura.export.networks.segmenter import Architecture, SegmenterConfig
 from velatura.training.avatars.compose import HELD_OUT_SEED
 from velatura.training.avatars.dataset import segmented_avatars
 from velatura.training.avatars.layers import render_layers
+from velatura.training.runs.loop import Schedule
 from velatura.training.segmenter.labelled_images import LabelledImages, read_folder
 from velatura.training.segmenter.train import SegmenterTraining, train_segmenter
 
@@ -30,13 +31,17 @@ class SegmenterRun:
     folder: Path | None
     architecture: str
     backbone: str
+    learning_rate: float = 2e-3
+    lovasz_from: float = 0.5
     bf16: bool = False
+    start_from: Path | None = None
 
 
 def run_segmenter(run: SegmenterRun) -> dict[str, float]:
     """Train and return the figures on held-out images."""
     data, held_out = _data(run)
-    widths = (64,) if run.architecture == "deeplabv3plus" else (128, 64, 32, 16, 16)
+    # Four stages of U-Net: at stride 16 a 128 px image is 8 px wide, enough to see all of it.
+    widths = (64,) if run.architecture == "deeplabv3plus" else (128, 64, 32, 32)
     config = SegmenterConfig(
         architecture=cast("Architecture", run.architecture),
         encoder=run.backbone,
@@ -44,8 +49,13 @@ def run_segmenter(run: SegmenterRun) -> dict[str, float]:
         resolution=_RESOLUTION,
         decoder_channels=widths,
     )
-    settings = SegmenterTraining(steps=run.steps, minutes=run.minutes, bf16=run.bf16)
-    return train_segmenter(config, settings, data, held_out, run.out)
+    settings = SegmenterTraining(
+        learning_rate=run.learning_rate, lovasz_from=run.lovasz_from, bf16=run.bf16
+    )
+    schedule = Schedule(run.steps, run.minutes, final_rate=0.02)
+    return train_segmenter(
+        config, settings, schedule, data, held_out, run.out, start_from=run.start_from
+    )
 
 
 def _data(run: SegmenterRun) -> tuple[LabelledImages, LabelledImages]:
