@@ -464,9 +464,13 @@ def test_contents_that_do_not_fit_are_named(
 
 
 def test_the_log_and_the_metrics_know_the_calls(stub: Stub, server: RunningServer) -> None:
-    labels = {"service": "inference.GRPCInferenceService", "method": "ModelInfer", "code": "OK"}
-    before = server.total("velatura_grpc_server_handled_total", **labels)
+    labels = {
+        "grpc_service": "inference.GRPCInferenceService",
+        "grpc_method": "ModelInfer",
+        "grpc_code": "OK",
+    }
+    before = server.total("grpc_server_handled_total", **labels)
     stub.ModelInfer(raw(), metadata=(("x-request-id", "raw-tensors-1"),))
-    assert server.total("velatura_grpc_server_handled_total", **labels) == before + 1
+    assert server.total("grpc_server_handled_total", **labels) == before + 1
     lines = json.dumps(server.events())
     assert "raw-tensors-1" in lines

@@ -235,7 +235,7 @@ def test_sigterm_under_load_finishes_what_is_in_flight(start: Start) -> None:
     ]
     calls = [styling.Stylize.future(request) for request in requests]
     until = time.monotonic() + 30
-    while server.total("velatura_grpc_server_in_flight") < 6 and time.monotonic() < until:
+    while server.total("grpc_server_in_flight") < 6 and time.monotonic() < until:
         time.sleep(0.01)
 
     server.terminate()
@@ -260,7 +260,7 @@ def test_the_drain_limit_holds(start: Start) -> None:
     style = stylize_pb2.StyleSource(preset=preset)
     request = stylize_pb2.StylizeRequest(content=png(2400, 1600), styles=[style])
     call = styling.Stylize.future(request)
-    while server.total("velatura_grpc_server_in_flight") < 1:
+    while server.total("grpc_server_in_flight") < 1:
         time.sleep(0.01)
     server.terminate()
     # A batch that is on the device cannot be stopped: the limit is for everything around it.

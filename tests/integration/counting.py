@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..running import RunningServer
 
-HANDLED = "velatura_grpc_server_handled_total"
+HANDLED = "grpc_server_handled_total"
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Watch:
         """RPCs ended since then by status code, of one method or of all."""
         now, codes = self._server.metrics(), Counter[str]()
         for name in now:
-            if name.startswith(HANDLED + "{") and (not method or f'method="{method}"' in name):
-                found = re.search(r'code="([^"]+)"', name)
+            if name.startswith(HANDLED + "{") and (not method or f'grpc_method="{method}"' in name):
+                found = re.search(r'grpc_code="([^"]+)"', name)
                 assert found is not None
                 codes[found[1]] += self._since(now, name)
         return +codes

@@ -14,9 +14,9 @@ from ..running import RunningServer, file_of, picture
 from .conftest import TIMEOUT_S, Names
 from .counting import Watch
 
-STARTED = "velatura_grpc_server_started_total"
-HANDLED = "velatura_grpc_server_handled_total"
-SECONDS = "velatura_grpc_server_handling_seconds_count"
+STARTED = "grpc_server_started_total"
+HANDLED = "grpc_server_handled_total"
+SECONDS = "grpc_server_handling_seconds_count"
 
 
 def test_handled_calls_are_those_that_the_callers_saw(
@@ -65,7 +65,7 @@ def test_handled_calls_are_those_that_the_callers_saw(
         own = Counter(code for (name, _), code in zip(calls, codes, strict=True) if name == method)
         assert watch.by_code(method) == own
     assert watch.total(STARTED) == watch.total(SECONDS) == len(calls)
-    assert server.total("velatura_grpc_server_in_flight") == 0
+    assert server.total("grpc_server_in_flight") == 0
 
 
 def test_items_of_the_networks_are_those_of_the_requests(
@@ -105,7 +105,7 @@ def test_calls_that_are_given_up_are_counted_once(
     assert seen["OK"] >= 12  # nobody else suffered
 
     deadline = time.monotonic() + 30
-    while server.total("velatura_grpc_server_in_flight") and time.monotonic() < deadline:
+    while server.total("grpc_server_in_flight") and time.monotonic() < deadline:
         time.sleep(0.05)
     codes = watch.by_code()
     assert watch.total(STARTED) == watch.total(HANDLED) == codes.total()

@@ -6,20 +6,26 @@ import asyncio
 import platform
 import signal
 import time
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import disable_created_metrics
 
 from inference import open_inference_pb2, open_inference_pb2_grpc
 from velatura.server import __version__
 from velatura.server.engine.bundle import Bundle
-from velatura.server.engine.engine import EngineOptions, LocalEngine
+from velatura.server.engine.cpu_budget import cpu_budget
+from velatura.server.engine.engine import SHOWN_HASH, EngineOptions, LocalEngine
 from velatura.server.health import HealthReporter
 from velatura.server.imaging.picture import Limits
 from velatura.server.observability.metrics import Metrics
+from velatura.server.observability.process_metrics import LoopLag
+from velatura.server.observability.rpc_metrics import SERVER_STREAM, UNARY
 from velatura.server.pipelines.workers import Workers
 from velatura.server.rpc.auth import KeyRing
 from velatura.server.rpc.backend import Backend
@@ -29,6 +35,7 @@ from velatura.server.rpc.generate import GenerateServicer
 from velatura.server.rpc.inference import InferenceServicer
 from velatura.server.rpc.interceptors import CallInterceptor
 from velatura.server.rpc.lifecycle import Lifecycle, State
+from velatura.server.rpc.observation import Observer
 from velatura.server.rpc.segment import SegmentServicer
 from velatura.server.rpc.style import StyleServicer
 from velatura.server.settings import MIB, Settings, split_address
@@ -44,6 +51,9 @@ from velatura.v1 import (
     stylize_pb2,
     stylize_pb2_grpc,
 )
+
+if TYPE_CHECKING:
+    from velatura.server.observability.otlp import Exporting
 
 log = structlog.get_logger("velatura.server")
 
@@ -62,12 +72,16 @@ class App:
 
     def __init__(self, settings: Settings, bundle: Bundle) -> None:
         self._settings = settings
-        self._metrics = Metrics()
+        # Else every counter has a second series that nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._metrics = Metrics(settings.metrics)
         self.engine = LocalEngine(bundle, engine_options(settings), self._metrics)
-        self._workers = Workers(settings.pixel_worker_count)
+        self._workers = Workers(settings.pixel_worker_count, self._metrics.images)
         self.lifecycle = Lifecycle(settings.max_requests)
         self._health = health.aio.HealthServicer()
         self._reporter = HealthReporter(self.engine, self._health)
+        self._lag = LoopLag(self._metrics.server.lag)
+        self._exporting = exporting(settings)
         self._server: grpc.aio.Server | None = None
         self.address = ""
         self.metrics_address = ""
@@ -112,13 +126,10 @@ class App:
         engine errors."""
         start = time.monotonic()
         await self._listen()
+        self._describe()
+        if self._metrics.enabled:
+            self._lag.start()
         await self.engine.start()
-        self._metrics.build_info.labels(
-            __version__,
-            platform.python_version(),
-            self.engine.bundle.manifest.name,
-            self.engine.bundle.manifest_sha256,
-        ).set(1)
         self.lifecycle.state = State.SERVING
         await self._reporter.follow()
         log.info(
@@ -145,9 +156,38 @@ class App:
         """Cancel what is left and let go of everything."""
         if self._server is not None:
             await self._server.stop(0)
+        await self._lag.stop()
         await self.engine.close()
         self._workers.close()
+        if self._exporting is not None:
+            await asyncio.to_thread(self._exporting.close)
         self._metrics.close()
+
+    def _describe(self) -> None:
+        """What the metrics tell from the start: build, bundle, limits, and every method at 0."""
+        bundle, server = self.engine.bundle, self._metrics.server
+        server.describe(
+            {"version": __version__, "python": platform.python_version()},
+            {
+                "name": bundle.manifest.name,
+                "version": bundle.manifest.version,
+                "sha256": bundle.manifest_sha256[:SHOWN_HASH],
+            },
+        )
+        server.cpus.set(cpu_budget())
+        server.requests_limit.set(self._settings.max_requests)
+        server.ready.set_function(self._ready)
+        self._metrics.rpc.unknown()
+        for service in own_services():
+            for method in service.methods:
+                kind = SERVER_STREAM if method.server_streaming else UNARY
+                self._metrics.rpc.method(kind, service.full_name, method.name)
+
+    def _ready(self) -> bool:
+        """Asked at every scrape, from the endpoint's thread."""
+        models = self.engine.bundle.manifest.models
+        serving = self.lifecycle.state is State.SERVING
+        return serving and all(self.engine.ready(entry.name) for entry in models)
 
     async def _listen(self) -> None:
         settings = self._settings
@@ -160,7 +200,7 @@ class App:
         keys = KeyRing.read(settings.api_keys)
         interceptor = CallInterceptor(
             self.lifecycle,
-            self._metrics,
+            Observer(self._metrics, self._exporting.tracer if self._exporting else None),
             keys,
             settings.default_deadline_s,
             settings.message_bytes,
@@ -184,6 +224,8 @@ class App:
         await server.start()
 
     def _serve_metrics(self) -> str:
+        if not self._metrics.enabled:
+            return ""
         host, port = split_address(self._settings.metrics_listen)
         try:
             bound = self._metrics.serve_metrics(host.strip("[]"), port)
@@ -243,16 +285,34 @@ def engine_options(settings: Settings) -> EngineOptions:
     )
 
 
-def service_names() -> list[str]:
-    """Every service, as reflection lists them."""
+def exporting(settings: Settings) -> Exporting | None:
+    """Where traces go; None where they are off, and then the SDK is not even loaded."""
+    if not settings.otlp_endpoint:
+        return None
+    from velatura.server.observability.otlp import Exporting, TracingOptions
+
+    return Exporting(
+        TracingOptions(
+            endpoint=settings.otlp_endpoint,
+            sampling=settings.trace_sampling,
+            service_name=settings.service_name,
+            version=__version__,
+        )
+    )
+
+
+def own_services() -> list[ServiceDescriptor]:
+    """The services that are ours, and the Open Inference Protocol's."""
     files = (
         catalog_pb2, edit_pb2, generate_pb2, segment_pb2, stylize_pb2, open_inference_pb2,
     )  # fmt: skip
-    ours = [
-        service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()
-    ]
+    return [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
+
+
+def service_names() -> list[str]:
+    """Every service, as reflection lists them."""
     return [
-        *ours,
+        *(service.full_name for service in own_services()),
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
         reflection.SERVICE_NAME,
         "grpc.channelz.v1.Channelz",

@@ -57,7 +57,18 @@ def _address(value: str) -> str:
     return value
 
 
+def _endpoint(value: str) -> str:
+    scheme, colons, address = value.partition("://")
+    if not value:
+        return value
+    if not colons or scheme not in ("http", "https"):
+        raise ValueError(f"{value!r} is not http://host:port or https://host:port")
+    split_address(address.rstrip("/"))
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 def default_bundle() -> Path:
@@ -151,6 +162,21 @@ class Settings(BaseSettings):
         None, description="file with one API key a line; callers send 'authorization: Bearer KEY'"
     )
 
+    metrics: bool = Field(True, description="count and time what happens, and serve GET /metrics")
+    otlp_endpoint: Endpoint = Field(
+        "",
+        description="OTLP collector for traces over gRPC, such as http://127.0.0.1:4317; "
+        "none is sent where this is empty",
+    )
+    trace_sampling: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of calls that are traced, 0 to 1, where the caller has not decided it",
+    )
+    service_name: str = Field(
+        "velatura", min_length=1, max_length=128, description="the service's name in traces"
+    )
     log_level: LogLevel = Field(
         LogLevel.INFO, description="least level that is logged: debug, info, warning or error"
     )

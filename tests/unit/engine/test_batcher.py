@@ -145,6 +145,8 @@ async def test_shapes_never_mix_and_the_oldest_goes_first(bench: Any) -> None:
     outputs = await asyncio.gather(*tasks)
     assert [batch.shape for batch in b.device.batches] == [(1, 2), (2, 3), (2, 5)]
     assert [output["y"].shape[1] for output in outputs] == [2, 3, 5, 3, 5]
+    assert b.value("velatura_batch_closed_total", reason="shape") == 1  # others waited
+    assert b.value("velatura_batch_closed_total", reason="device_free") == 2
 
 
 async def test_element_types_never_mix(bench: Any) -> None:
@@ -197,6 +199,13 @@ async def test_delay_waits_for_company_and_no_longer(bench: Any) -> None:
     began = time.monotonic()
     await asyncio.gather(*(b.submit(float(n)) for n in range(3)))  # full: no reason to wait
     assert time.monotonic() - began < 0.1
+
+
+async def test_delay_is_cut_short_for_a_deadline(bench: Any) -> None:
+    b = bench(max_queue_delay_s=30.0, max_batch_size=3)
+    await b.submit(1.0, deadline=time.monotonic() + 0.5)
+    assert b.value("velatura_batch_closed_total", reason="deadline") == 1
+    assert b.value("velatura_batch_closed_total", reason="delay") == 0
 
 
 async def test_two_instances_run_side_by_side(bench: Any) -> None:

@@ -143,8 +143,9 @@ async def test_information_for_dashboards(engine: LocalEngine, metrics: Metrics)
     assert samples["velatura_provider_info"]["provider"] == "CPUExecutionProvider"
     assert samples["velatura_provider_info"]["requested"] == "cpu"
     assert samples["velatura_model_info"]["sha256"]
-    cost = {"model": "tiny-segmenter", "coefficient": "a"}
-    assert metrics.registry.get_sample_value("velatura_model_cost_seconds", cost) is not None
+    cost = {"model": "tiny-segmenter"}
+    for name in ("velatura_model_cost_item_seconds", "velatura_model_cost_batch_seconds"):
+        assert metrics.registry.get_sample_value(name, cost) is not None
 
 
 async def test_strict_cuda_without_cuda_refuses_to_start(bundle: Bundle, metrics: Metrics) -> None:

@@ -22,6 +22,7 @@ from velatura.server.rpc.backend import Backend
 from velatura.server.rpc.inference import InferenceServicer
 from velatura.server.rpc.interceptors import CallInterceptor
 from velatura.server.rpc.lifecycle import Lifecycle, State
+from velatura.server.rpc.observation import Observer
 from velatura.v1.bundle_pb2 import BundleManifest, ModelEntry, TensorSpec
 
 from .fakes import FakeEngine
@@ -50,7 +51,7 @@ class Scene:
         metrics, self.lifecycle = Metrics(), Lifecycle(4)
         self.lifecycle.state = State.SERVING
         backend = Backend(self.engine, workers, metrics)  # type: ignore[arg-type]
-        interceptor = CallInterceptor(self.lifecycle, metrics, KeyRing(), 30, 1 << 24)
+        interceptor = CallInterceptor(self.lifecycle, Observer(metrics), KeyRing(), 30, 1 << 24)
         self.server = grpc.aio.server(interceptors=[interceptor])
         servicer = InferenceServicer(backend, self.lifecycle)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self.server)

@@ -21,6 +21,7 @@ from velatura.server.rpc.auth import KeyRing
 from velatura.server.rpc.call import current_call
 from velatura.server.rpc.interceptors import CallInterceptor
 from velatura.server.rpc.lifecycle import Lifecycle, State
+from velatura.server.rpc.observation import Observer
 from velatura.v1 import catalog_pb2, catalog_pb2_grpc, generate_pb2, generate_pb2_grpc
 
 Code = grpc.StatusCode
@@ -62,7 +63,9 @@ class Scene:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle(max_requests)
         self.lifecycle.state = State.SERVING
-        interceptor = CallInterceptor(self.lifecycle, self.metrics, KeyRing(), deadline_s, 1 << 20)
+        interceptor = CallInterceptor(
+            self.lifecycle, Observer(self.metrics), KeyRing(), deadline_s, 1 << 20
+        )
         self.server = grpc.aio.server(interceptors=[interceptor])
         self.generator = Generator(behaviour)
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(behaviour), self.server)
@@ -70,11 +73,13 @@ class Scene:
         self.port = self.server.add_insecure_port("127.0.0.1:0")
 
     def handled(self, code: str) -> float:
-        labels = {"service": "velatura.v1.CatalogService", "method": "ListStyles", "code": code}
-        return (
-            self.metrics.registry.get_sample_value("velatura_grpc_server_handled_total", labels)
-            or 0.0
-        )
+        labels = {
+            "grpc_type": "unary",
+            "grpc_service": "velatura.v1.CatalogService",
+            "grpc_method": "ListStyles",
+            "grpc_code": code,
+        }
+        return self.metrics.registry.get_sample_value("grpc_server_handled_total", labels) or 0.0
 
 
 @asynccontextmanager

@@ -18,6 +18,8 @@ SAMPLES = {
     "max_queue_delay_ms": 1.5, "max_requests": 6, "max_image_mib": 8, "max_message_mib": 10,
     "max_pixels": 1234, "max_side": 99, "default_deadline_s": 2.5, "drain_s": 4.0,
     "tls_cert": __file__, "tls_key": __file__, "api_keys": __file__,
+    "metrics": False, "otlp_endpoint": "https://[::1]:4317", "trace_sampling": 0.25,
+    "service_name": "house",
     "log_level": "error", "log_format": "json",
 }  # fmt: skip
 TOGETHER = {"tls_cert": ["tls_cert", "tls_key"], "tls_key": ["tls_cert", "tls_key"]}
@@ -46,9 +48,15 @@ def test_every_setting_can_be_said_in_three_ways(
     flags = []
     for each in names:
         flag = f"--{each.replace('_', '-')}"
-        flags += [flag] if SAMPLES[each] is True else [flag, said(SAMPLES[each])]
+        if SAMPLES[each] is False:
+            flags.append(f"--no-{flag[2:]}")
+        else:
+            flags += [flag] if SAMPLES[each] is True else [flag, said(SAMPLES[each])]
     file = tmp_path / "s.toml"
-    quoted = {each: repr(SAMPLES[each]).replace("True", "true") for each in names}
+    quoted = {
+        each: said(SAMPLES[each]) if isinstance(SAMPLES[each], bool) else repr(SAMPLES[each])
+        for each in names
+    }
     file.write_text("".join(f"{each} = {quoted[each]}\n" for each in names))
 
     by_flag = getattr(load(flags), name)

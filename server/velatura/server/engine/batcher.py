@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from velatura.server.engine.admission import Admission, BatchLimits, Load
+from velatura.server.engine.batch_watch import BatchWatch, Closed
 from velatura.server.engine.cost import CostModel
 from velatura.server.engine.errors import (
     DeadlineExceeded,
@@ -31,19 +31,11 @@ from velatura.server.engine.errors import (
     Refusal,
 )
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
-from velatura.server.observability.metrics import ModelMetrics
+from velatura.server.observability.model_metrics import ModelMetrics
+from velatura.server.observability.tracing import BatchTrace
 
 # Larger results than this are joined on a thread, so that the event loop keeps answering.
 JOIN_ON_THREAD_BYTES = 1 << 20
-
-
-class Closed(StrEnum):
-    """What closed a batch: the label of velatura_batch_closed_total."""
-
-    FULL = "full"
-    DEVICE_FREE = "device_free"
-    DELAY = "delay"
-    RETRY = "retry"
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +45,7 @@ class _Batch:
     work: float
     started: float
     expected_end: float
+    trace: BatchTrace | None
 
 
 class Batcher:
@@ -76,6 +69,7 @@ class Batcher:
         self._run = run
         self._limits = limits
         self._metrics = metrics
+        self._watch = BatchWatch(metrics, limits, self.cost)
         self._on_success = on_success
         self._on_failure = on_failure
         self._queue = ShapeQueue()
@@ -125,6 +119,7 @@ class Batcher:
         request = Request(len(next(iter(inputs.values()))), now, deadline, loop.create_future())
         chunks = split(request, inputs, self._sequence, self._rows(inputs), work_per_item)
         self._admit(request, chunks, now)
+        self._watch.arrived(request)
         self._sequence += len(chunks)
         request.chunks = chunks
         request.parts = [{} for _ in chunks]
@@ -238,6 +233,8 @@ class Batcher:
             if due <= now:
                 for chunk in picked:
                     self._queue.remove(chunk)
+                if reason is Closed.DEVICE_FREE and self._queue:
+                    reason = Closed.SHAPE
                 return picked, reason
             wake = due if wake is None else min(wake, due)
         if wake is not None:
@@ -256,19 +253,18 @@ class Batcher:
             return Closed.DEVICE_FREE, arrived
         latest = arrived + delay
         if head.request.deadline is not None:  # waiting for company must not cost the deadline
-            latest = min(latest, head.request.deadline - 2.0 * self.cost.estimate(head.work))
+            in_time = head.request.deadline - 2.0 * self.cost.estimate(head.work)
+            if in_time < latest:
+                return Closed.DEADLINE, in_time
         return Closed.DELAY, latest
 
     def _dispatch(self, chunks: list[Chunk], reason: Closed) -> None:
         now = time.monotonic()
         work = sum(chunk.work for chunk in chunks)
         items = sum(chunk.items for chunk in chunks)
-        batch = _Batch(chunks, items, work, now, now + self.cost.estimate(work))
+        trace = self._watch.dispatched(chunks, items, reason, now)
+        batch = _Batch(chunks, items, work, now, now + self.cost.estimate(work), trace)
         self._running.append(batch)
-        self._metrics.batch_size.observe(items)
-        self._metrics.closed(reason)
-        for chunk in chunks:
-            self._metrics.queue_wait.observe(now - chunk.request.arrived)
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._pool, self._execute, chunks)
         future.add_done_callback(partial(self._finished, batch))
@@ -306,9 +302,11 @@ class Batcher:
     def _finished(self, batch: _Batch, future: asyncio.Future[tuple[Tensors, float]]) -> None:
         self._running.remove(batch)
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if batch.trace is not None:
+            batch.trace.end("" if error is None else type(error).__name__)
         if error is None:
             outputs, seconds = future.result()
-            self._learn(batch.work, seconds)
+            self._learn(batch, seconds)
             self._on_success()
             self._deliver(batch, outputs)
         elif isinstance(error, DeviceFailed):
@@ -321,12 +319,10 @@ class Batcher:
             self._retry_or_fail(batch, failure)
         self._pump()
 
-    def _learn(self, work: float, seconds: float) -> None:
-        self.cost.observe(work, seconds)
+    def _learn(self, batch: _Batch, seconds: float) -> None:
+        self.cost.observe(batch.work, seconds)
         self._admission.observed(time.monotonic())
-        self._metrics.inference.observe(seconds)
-        self._metrics.cost_a.set(self.cost.a)
-        self._metrics.cost_b.set(self.cost.b)
+        self._watch.ran(batch.chunks, seconds)
 
     def _deliver(self, batch: _Batch, outputs: Tensors) -> None:
         start = 0
@@ -369,7 +365,7 @@ class Batcher:
         """Free the places of `request` in the queue at once."""
         dropped = sum(chunk.items for chunk in request.chunks if self._queue.remove(chunk))
         if dropped:
-            self._metrics.dropped(reason, dropped)
+            self._watch.dropped(request, reason, dropped)
             self._pump_soon()  # the queue may be empty now, and a drain waits for that
         self._note_depth()
 

@@ -22,7 +22,6 @@ from velatura.server.engine.errors import (
     DeadlineExceeded,
     DeviceFailed,
     Draining,
-    EngineError,
     InvalidTensor,
     QueueFull,
 )
@@ -50,13 +49,15 @@ log = logging.getLogger(__name__)
 
 # Looking at every number of larger inputs (a 0.3-megapixel picture) happens on a thread.
 CHECK_ON_THREAD_BYTES = 4 * 1024 * 1024
+# Characters of a hash that metrics show: enough to tell, short enough to read.
+SHOWN_HASH = 12
 
 _OUTCOMES: dict[type[BaseException], str] = {
     InvalidTensor: "invalid",
     QueueFull: "refused",
-    DeadlineExceeded: "deadline",
-    Draining: "draining",
-    DeviceFailed: "failed",
+    DeadlineExceeded: "expired",
+    Draining: "refused",
+    DeviceFailed: "device",
     asyncio.CancelledError: "cancelled",
 }
 
@@ -221,8 +222,8 @@ class LocalEngine:
             if not self._started:
                 raise Draining("the server has not loaded its networks yet")
             outputs = await self._checked_run(entry, inputs, deadline)
-        except (EngineError, asyncio.CancelledError) as error:
-            metrics.outcome(_OUTCOMES.get(type(error), "failed"))
+        except BaseException as error:
+            metrics.outcome(_OUTCOMES.get(type(error), "other"))
             raise
         metrics.outcome("ok")
         return outputs
@@ -301,11 +302,11 @@ class LocalEngine:
         version = str(load_onnxruntime().__version__)
         for loaded in self._loaded.values():
             provider = loaded.session.provider
-            self._metrics.provider_info.labels(plan.requested, provider, version).inc()
-            self._metrics.model_info.labels(
+            self._metrics.models.provider_info.labels(plan.requested, provider, version).inc()
+            self._metrics.models.info.labels(
                 loaded.entry.name,
                 loaded.entry.version,
                 Role.Name(loaded.entry.role),
-                loaded.entry.sha256,
+                loaded.entry.sha256[:SHOWN_HASH],
                 provider,
             ).set(1)

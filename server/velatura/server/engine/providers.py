@@ -162,7 +162,7 @@ def confirm_provider(plan: ProviderPlan, used: Sequence[str], model: str, metric
 def _fall_back(
     requested: Provider, reason: FallbackReason, metrics: Metrics, model: str = ""
 ) -> None:
-    metrics.provider_fallback.labels(requested=requested, reason=reason).inc()
+    metrics.models.provider_fallback.labels(requested=requested, reason=reason).inc()
     # With `auto` a CPU build is a choice, not a fault; everything else deserves an operator's eye.
     expected = requested is Provider.AUTO and reason is FallbackReason.CPU_BUILD
     log.log(

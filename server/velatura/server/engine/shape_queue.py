@@ -14,12 +14,17 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from velatura.server.observability.record import CallRecord
+from velatura.server.observability.tracing import RequestTrace
+
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One call of the engine: `parts` has one place for the outputs of each of its chunks."""
+    """One call of the engine: `parts` has one place for the outputs of each of its chunks; `record`
+    and `trace` are those of the RPC behind it, where there are any.
+    """
 
     items: int
     arrived: float
@@ -28,6 +33,8 @@ class Request:
     chunks: list[Chunk] = field(default_factory=list)
     parts: list[Tensors] = field(default_factory=list)
     missing: int = 0
+    record: CallRecord | None = None
+    trace: RequestTrace | None = None
 
     @property
     def settled(self) -> bool:

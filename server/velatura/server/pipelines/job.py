@@ -3,14 +3,13 @@ bookkeeping."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from numpy.typing import NDArray
 
 from velatura.server.engine.engine import Engine
+from velatura.server.observability.record import CallRecord
 from velatura.server.pipelines.workers import Workers
 from velatura.v1.bundle_pb2 import ModelEntry
 
@@ -22,15 +21,21 @@ class Job:
     """One request on its way.
 
     `deadline` is in `time.monotonic()` seconds, None for no limit. `models` collects every network
-    that ran, `timings` the wall time that was spent in each stage.
+    that ran, `record` the time and the sizes of each stage.
     """
 
-    def __init__(self, engine: Engine, workers: Workers, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        workers: Workers,
+        deadline: float | None = None,
+        record: CallRecord | None = None,
+    ) -> None:
         self.engine = engine
         self.deadline = deadline
+        self.record = record or CallRecord()
         self._workers = workers
         self._models: dict[str, ModelEntry] = {}
-        self._spans: dict[str, list[tuple[float, float]]] = {}
 
     @property
     def models(self) -> list[ModelEntry]:
@@ -40,24 +45,13 @@ class Job:
     @property
     def timings(self) -> dict[str, float]:
         """Milliseconds by stage, in the order in which the stages began."""
-        stages = sorted(self._spans.items(), key=lambda item: min(item[1]))
-        return {stage: _covered(spans) * 1000 for stage, spans in stages}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the block as a stage; blocks of one name that overlap or follow each other are one
-        stage."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self._spans.setdefault(name, []).append((start, time.monotonic()))
+        return self.record.timings
 
     async def infer(
         self, stage: str, model: str, inputs: Mapping[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
         """Run a network on arrays that lead with the batch axis; raises the engine's errors."""
-        with self.stage(stage):
+        with self.record.stage(stage):
             outputs = await self.engine.run(model, inputs, deadline=self.deadline)
         self._models.setdefault(model, self.engine.bundle.model(model))
         return outputs
@@ -66,14 +60,5 @@ class Job:
         self, stage: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function on pixels in the pool, as a stage."""
-        with self.stage(stage):
+        with self.record.stage(stage):
             return await self._workers.run(function, *args, **kwargs)
-
-
-def _covered(spans: list[tuple[float, float]]) -> float:
-    """Seconds that at least one of the spans covers."""
-    total, until = 0.0, 0.0
-    for start, end in sorted(spans):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total

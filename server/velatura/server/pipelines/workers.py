@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from velatura.server.observability.process_metrics import ImageMetrics
+
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
@@ -19,7 +21,12 @@ class Workers:
     """Runs functions off the event loop; Pillow, OpenCV and numpy release the GIL for most of their
     work."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, metrics: ImageMetrics | None = None) -> None:
+        self._tasks = 0  # handed to the pool and not done
+        if metrics is not None:
+            metrics.threads.set(threads)
+            metrics.running.set_function(lambda: min(self._tasks, threads))
+            metrics.waiting.set_function(lambda: max(0, self._tasks - threads))
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="pixels")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -27,7 +34,11 @@ class Workers:
         not started."""
         context = contextvars.copy_context()
         call = functools.partial(context.run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        self._tasks += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        finally:
+            self._tasks -= 1
 
     def close(self) -> None:
         """Drop what has not started, and wait for the rest."""

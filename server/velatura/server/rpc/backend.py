@@ -34,7 +34,8 @@ class Backend:
 
     def job(self) -> Job:
         """The bookkeeping of the call that this task serves."""
-        return Job(self.engine, self.workers, current_call.get().deadline)
+        call = current_call.get()
+        return Job(self.engine, self.workers, call.deadline, call.record)
 
     def generator(self, name: str) -> GeneratorEntry:
         """A generator by name, the default one for ""; raises `UnknownThing` or `Unsupported`."""

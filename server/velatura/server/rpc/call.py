@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import re
+import time
 import uuid
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-MAX_REQUEST_ID = 128
+from velatura.server.observability.record import CallRecord
+
+# Visible ASCII, short enough for a line of the log.
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+# gRPC sends timeouts with two digits or three and rounds them up: a caller's own clock ends the
+# call up to so much before the deadline that arrives here.
+ROUNDING = 0.01
+ROUNDING_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Id of the request, and its deadline in `time.monotonic()` seconds."""
+    """Id of the request, its deadline in `time.monotonic()` seconds, by how many seconds the
+    caller's own clock may be ahead of that, and what is noted about the call.
+    """
 
     request_id: str
     deadline: float
+    slack_s: float = 0.0
+    record: CallRecord = field(default_factory=CallRecord)
+
+    def late(self) -> bool:
+        """Whether a caller who hangs up now does so because its deadline has passed."""
+        return time.monotonic() >= self.deadline - self.slack_s
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
 
 
+def slack_of(timeout_s: float) -> float:
+    """Seconds by which a caller's clock may be ahead of a timeout that it has sent."""
+    return max(ROUNDING_S, ROUNDING * timeout_s)
+
+
 def request_id_of(given: str | bytes | None) -> str:
-    """The caller's id where it is a short printable one, else a new one."""
-    if isinstance(given, str) and _is_plain(given):
+    """The caller's id where it is 1 to 128 visible ASCII characters, else a new one."""
+    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
         return given
     return uuid.uuid4().hex
-
-
-def _is_plain(text: str) -> bool:
-    return 0 < len(text) <= MAX_REQUEST_ID and text.isascii() and text.isprintable()

@@ -64,6 +64,15 @@ class Unauthenticated(Exception):
     """No API key, or one that is not known."""
 
 
+class UnknownMethod(Exception):
+    """A call to a service or a method that this server does not have."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"This server has no method {path!r}. Server reflection lists those that it has."
+        )
+
+
 class TooManyRequests(Exception):
     """More requests at once than the server is set to hold in memory."""
 
@@ -147,6 +156,8 @@ def _of_request(error: BaseException) -> Failure | None:  # noqa: PLR0911 - a ta
             return Failure(
                 Code.UNAVAILABLE, error.reason, str(error), retry_after_s=error.retry_after_s
             )
+        case UnknownMethod():
+            return Failure(Code.UNIMPLEMENTED, "UNKNOWN_METHOD", str(error))
         case Unauthenticated():
             return Failure(Code.UNAUTHENTICATED, "API_KEY", str(error))
         case MessageTooLarge():
@@ -225,7 +236,9 @@ def with_request(failure: Failure, request_id: str) -> Failure:
 def trailers(failure: Failure, request_id: str) -> Metadata:
     """Trailing metadata of a failed call: the request's id, the details, and when to retry."""
     status = status_pb2.Status(
-        code=_number(failure.code), message=message_of(failure), details=_details(failure)
+        code=_number(failure.code),
+        message=message_of(failure),
+        details=_details(failure, request_id),
     )
     metadata: list[tuple[str, str | bytes]] = [
         (REQUEST_ID, request_id),
@@ -243,7 +256,7 @@ def message_of(failure: Failure) -> str:
     return _cut(failure.message, MAX_MESSAGE)
 
 
-def _details(failure: Failure) -> list[any_pb2.Any]:
+def _details(failure: Failure, request_id: str) -> list[any_pb2.Any]:
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
             reason=failure.reason,
@@ -275,6 +288,7 @@ def _details(failure: Failure) -> list[any_pb2.Any]:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=failure.retry_after_s))
         details.append(retry)
+    details.append(error_details_pb2.RequestInfo(request_id=request_id))
     packed = []
     for detail in details:
         wrapped = any_pb2.Any()

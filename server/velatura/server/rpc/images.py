@@ -26,7 +26,9 @@ async def read_image(job: Job, backend: Backend, image: image_pb2.Image, field: 
     """The picture in a message; raises `ImageError` naming `field`."""
     start = time.monotonic()
     picture = await job.compute("decode", _decode, image, backend.limits, field)
-    _observe(backend, "decode", picture, picture.source_format, start)
+    pixels = picture.width * picture.height
+    job.record.pixels_in += pixels
+    _observe(job, backend, "decode", pixels, picture.source_format, start)
     return picture
 
 
@@ -62,7 +64,9 @@ async def write_image(
     start = time.monotonic()
     quality = options.quality or DEFAULT_QUALITY
     data = await job.compute("encode", codecs.encode, picture, wanted, quality, options.lossless)
-    _observe(backend, "encode", picture, wanted, start)
+    pixels = picture.width * picture.height
+    job.record.pixels_out += pixels
+    _observe(job, backend, "encode", pixels, wanted, start)
     if wanted is not ImageFormat.RAW:
         return image_pb2.Image(encoded=data)
     channels = 3 if picture.alpha is None else 4
@@ -72,9 +76,13 @@ async def write_image(
     return image_pb2.Image(raw=raw)
 
 
-async def write_grey(job: Job, samples: U8) -> image_pb2.Image:
+async def write_grey(job: Job, backend: Backend, samples: U8) -> image_pb2.Image:
     """The message with uint8 [H, W] samples as a grey PNG."""
-    return image_pb2.Image(encoded=await job.compute("encode", codecs.encode_grey, samples))
+    start = time.monotonic()
+    data = await job.compute("encode", codecs.encode_grey, samples)
+    job.record.pixels_out += samples.size
+    _observe(job, backend, "encode", samples.size, ImageFormat.PNG, start)
+    return image_pb2.Image(encoded=data)
 
 
 def change_report(change: ChangeFigures) -> image_pb2.ChangeReport:
@@ -87,8 +95,10 @@ def change_report(change: ChangeFigures) -> image_pb2.ChangeReport:
 
 
 def _observe(
-    backend: Backend, operation: str, picture: Picture, kind: ImageFormat, start: float
+    job: Job, backend: Backend, operation: str, pixels: int, kind: ImageFormat, start: float
 ) -> None:
     # The pool's queue is part of the time: it is what the caller waits for.
-    backend.metrics.codec_seconds.labels(operation, kind.value).observe(time.monotonic() - start)
-    backend.metrics.pixels.labels(operation).inc(picture.width * picture.height)
+    seconds = time.monotonic() - start
+    metrics = backend.metrics.images
+    metrics.codec_seconds.labels(operation, kind.value).observe(seconds, job.record.exemplar)
+    metrics.pixels.labels(operation).inc(pixels)

@@ -1,6 +1,7 @@
 """What happens around every call of our own services: admission, parsing, validation, deadline, id,
-metrics, log, and the translation of errors. Health, reflection and channelz pass through untouched;
-the Open Inference Protocol's questions after the server's state are answered in every state.
+metrics, trace, log, and the translation of errors. Health, reflection and channelz pass through
+untouched; the Open Inference Protocol's questions after the server's state are answered in every
+state; a method that is not there is refused like everything else, and counted.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from velatura.server.observability.metrics import Metrics
 from velatura.server.pipelines.errors import InvalidRequest
 from velatura.server.rpc import constraints
 from velatura.server.rpc.auth import KeyRing
-from velatura.server.rpc.call import Call, current_call, request_id_of
+from velatura.server.rpc.call import Call, current_call, request_id_of, slack_of
 from velatura.server.rpc.errors import (
     REQUEST_ID,
     Failure,
     MessageTooLarge,
+    UnknownMethod,
     failure_of,
     internal,
     message_of,
@@ -31,6 +32,7 @@ from velatura.server.rpc.errors import (
     with_request,
 )
 from velatura.server.rpc.lifecycle import Lifecycle
+from velatura.server.rpc.observation import MAX_PATH, Observed, Observer, Target
 
 log = structlog.get_logger("velatura.server.rpc")
 
@@ -51,60 +53,88 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         lifecycle: Lifecycle,
-        metrics: Metrics,
+        observer: Observer,
         keys: KeyRing,
         default_deadline_s: float,
         message_bytes: int,
     ) -> None:
         self._lifecycle = lifecycle
-        self._metrics = metrics
+        self._observer = observer
         self._keys = keys
         self._default_deadline_s = default_deadline_s
         self._message_bytes = message_bytes
+        self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """The handler with everything around it."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(OURS):
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return self._missing(method)
+        if not method.startswith(OURS):
             return handler
-        # The handler gets raw bytes and parses them itself, so that a malformed message has a clear
-        # status.
-        parse = handler.request_deserializer
+        wrapped = self._wrap(method, handler)
+        self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        # The handler gets and gives raw bytes: a malformed message has a clear status then, and
+        # sizes are known.
+        parse, write = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
+            target = self._observer.method(method, streams=False)
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary, parse),
-                response_serializer=handler.response_serializer,
+                self._unary(target, handler.unary_unary, parse, write)
             )
         if handler.unary_stream is not None:
+            target = self._observer.method(method, streams=True)
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream, parse),
-                response_serializer=handler.response_serializer,
+                self._stream(target, handler.unary_stream, parse, write)
             )
-        return handler
+        raise TypeError(f"{method} takes a stream of messages, which nothing here prepares for")
 
-    def _unary(self, method: str, behaviour: Any, parse: Any) -> Any:
+    def _missing(self, method: str) -> Handler:
+        """What answers calls to a method that is not there."""
+
+        async def refuse(_requests: Any, context: Context) -> AsyncIterator[bytes]:
+            async with self._around(self._observer.unknown(method), context):
+                raise UnknownMethod(method[:MAX_PATH])
+            yield b""  # makes it a stream, which any client's kind of call can be answered with
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _unary(self, target: Target, behaviour: Any, parse: Any, write: Any) -> Any:
+        state = target.path in STATE_METHODS
+
         async def serve(raw: bytes, context: Context) -> Any:
-            async with self._around(method, context) as call:
-                with self._admitted(method, context):
+            async with self._around(target, context) as (call, watched):
+                watched.received(len(raw))
+                with self._admitted(state, context):
                     request = self._parsed(raw, parse)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
-                        return await behaviour(request, context)
+                        answer = write(await behaviour(request, context))
+                watched.sent(len(answer))
+                return answer
 
         return serve
 
-    def _stream(self, method: str, behaviour: Any, parse: Any) -> Any:
+    def _stream(self, target: Target, behaviour: Any, parse: Any, write: Any) -> Any:
         async def serve(raw: bytes, context: Context) -> AsyncIterator[Any]:
-            async with self._around(method, context) as call:
-                with self._admitted(method, context):
+            async with self._around(target, context) as (call, watched):
+                watched.received(len(raw))
+                with self._admitted(False, context):
                     request = self._parsed(raw, parse)
                     responses = behaviour(request, context)
                     try:
                         async with asyncio.timeout(call.deadline - time.monotonic()):
                             async for response in responses:
-                                yield response
+                                answer = write(response)
+                                watched.sent(len(answer))
+                                yield answer
                     finally:
                         await responses.aclose()
 
@@ -126,52 +156,46 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return request
 
     @contextmanager
-    def _admitted(self, method: str, context: Context) -> Iterator[None]:
+    def _admitted(self, always: bool, context: Context) -> Iterator[None]:
         self._keys.check(context.invocation_metadata() or ())
-        with nullcontext() if method in STATE_METHODS else self._lifecycle.request():
+        with nullcontext() if always else self._lifecycle.request():
             yield
 
     @asynccontextmanager
-    async def _around(self, method: str, context: Context) -> AsyncIterator[Call]:
-        """Id, metrics, log and errors of one call."""
-        call = self._begin(context)
-        token = current_call.set(call)
-        service, _, name = method.strip("/").partition("/")
-        self._metrics.rpc_started.labels(service, name).inc()
-        in_flight = self._metrics.rpc_in_flight.labels(service, name)
-        in_flight.inc()
-        start, code, failure = time.monotonic(), grpc.StatusCode.OK, None
-        structlog.contextvars.bind_contextvars(request_id=call.request_id, method=method)
+    async def _around(
+        self, target: Target, context: Context
+    ) -> AsyncIterator[tuple[Call, Observed]]:
+        """Id, deadline, metrics, trace, log and errors of one call."""
+        headers = dict(context.invocation_metadata() or ())
+        request_id = request_id_of(headers.get(REQUEST_ID))
+        watched = self._observer.begin(target, request_id, headers)
+        call = self._call(request_id, context, watched)
+        current_call.set(call)
+        code, failure = grpc.StatusCode.OK, None
         try:
-            context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
-            yield call
-        except asyncio.CancelledError:
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            yield call, watched
+        except (asyncio.CancelledError, GeneratorExit):
             # gRPC cancels the task both when the caller hangs up and when the caller's deadline
-            # passes.
-            late = time.monotonic() >= call.deadline
+            # passes; a stream that it was just sending from is closed.
+            late = call.late()
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except Exception as error:
             failure = _described(error, call)
             code = failure.code
         finally:
-            in_flight.dec()
-            seconds = time.monotonic() - start
-            self._metrics.rpc_handled.labels(service, name, code.name).inc()
-            self._metrics.rpc_seconds.labels(service, name, code.name).observe(seconds)
-            _log_end(code, seconds, failure)
-            structlog.contextvars.clear_contextvars()
-            current_call.reset(token)
+            watched.end(code, failure)
         if failure is not None:
             await context.abort(
                 failure.code, message_of(failure), trailers(failure, call.request_id)
             )
 
-    def _begin(self, context: Context) -> Call:
-        metadata = dict(context.invocation_metadata() or ())
+    def _call(self, request_id: str, context: Context, watched: Observed) -> Call:
         remaining = context.time_remaining()
         limit = self._default_deadline_s if remaining is None else remaining
-        return Call(request_id_of(metadata.get(REQUEST_ID)), time.monotonic() + limit)
+        slack = 0.0 if remaining is None else slack_of(limit)
+        return Call(request_id, time.monotonic() + limit, slack, watched.record)
 
 
 def _described(error: Exception, call: Call) -> Failure:
@@ -182,10 +206,3 @@ def _described(error: Exception, call: Call) -> Failure:
     elif failure.reason == "DEVICE_FAILED":
         log.error("device failed", error=str(error))
     return with_request(failure, call.request_id)
-
-
-def _log_end(code: grpc.StatusCode, seconds: float, failure: Failure | None) -> None:
-    fields = {"code": code.name, "milliseconds": round(seconds * 1000, 1)}
-    if failure is not None:
-        fields |= {"reason": failure.reason, "error": failure.message[:300]}
-    log.info("call", **fields)

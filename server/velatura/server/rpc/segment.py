@@ -36,7 +36,7 @@ class SegmentServicer(segment_pb2_grpc.SegmentServiceServicer):
         picture = await read_image(job, backend, request.image, "image")
         wanted = output_format(request.output, picture.source_format)
         found = await segment(job, picture, segmenter, overlay=request.with_overlay)
-        label_map = await write_grey(job, found.labels)
+        label_map = await write_grey(job, backend, found.labels)
         overlay = None
         if found.overlay is not None:
             overlay = await write_image(job, backend, found.overlay, request.output, wanted)
