@@ -15,6 +15,7 @@ from velatura.client.channel import (
     MAX_MESSAGE_BYTES,
     UNSET,
     Keepalive,
+    Options,
     Retry,
     Timeout,
     Tls,
@@ -69,7 +70,7 @@ class Client:
             metadata=metadata,
         )
         self._upload = upload
-        options = self._settings.channel_options()
+        options = self._channel_options()
         if self._settings.tls is not None:
             self._channel = grpc.secure_channel(
                 target, self._settings.tls.credentials(), options=options
@@ -322,6 +323,9 @@ class Client:
         raise DeadlineExceeded(
             f"{self._settings.target} was not ready within {timeout:g} s; last seen: {seen}"
         )
+
+    def _channel_options(self) -> Options:
+        return self._settings.channel_options()
 
     def _call(self, operation: Operation[Response, Result], timeout: Timeout) -> Result:
         requests.check_size(operation, self._settings.max_message_bytes)

@@ -61,6 +61,9 @@ def models(
     if classes:
         names = ", ".join(c.name for c in sorted(classes, key=lambda c: c.index))
         console.print(f"[bold]Region classes[/]: {names}")
+    for model in catalog.models:
+        if model.role == "class_generator":
+            console.print(f"[bold]Classes of {model.name}[/]: {', '.join(model.labels)}")
 
 
 def _directions(client: Client, generator: str) -> tuple[DirectionInfo, ...]:
