@@ -13,14 +13,14 @@ TOOLS := BIN=$(CURDIR)/$(DEV) PYTHON=$(CURDIR)/$(DEV)/python
 PACKAGES := protos clients server export training
 PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 
-.PHONY: help setup setup-dev demo serve test lint format typecheck bench proto models evaluate lock clean
+.PHONY: help setup setup-dev demo serve test lint format typecheck bench load proto models evaluate lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.complete ## Make .venv: protos, clients and server on onnxruntime, without torch
 
-setup-dev: .venv-dev/.complete .venv-triton/.complete ## Make .venv-dev: everything, with torch, the tests and the checks
+setup-dev: .venv-dev/.complete .venv-triton/.complete .venv-load/.complete ## Make .venv-dev: everything, with torch, the tests and the checks
 
 demo: setup ## Start a server, edit faces, stylise photographs, write one before/after picture
 	$(RUN)/python examples/demo.py
@@ -43,6 +43,10 @@ typecheck: setup-dev ## Check the types alone
 bench: setup ## Measure latency and throughput of a server on this machine
 	$(RUN)/python benchmarks/serving.py
 
+load: setup .venv-load/.complete ## Load a server for a minute, judge it, write out/load/report.html (LOAD="flags" adds flags)
+	SERVER=$(CURDIR)/$(RUN)/velatura-server LOADTEST=$(CURDIR)/.venv-load/bin/velatura-loadtest \
+	    scripts/load $(LOAD)
+
 proto: setup-dev ## Write the Python stubs after a change of a .proto file
 	$(TOOLS) scripts/proto
 
@@ -56,7 +60,7 @@ lock: setup-dev ## Resolve the pyproject files into the constraints files
 	$(TOOLS) scripts/lock
 
 clean: ## Remove environments, caches and outputs; training runs stay
-	rm -rf .venv .venv-dev .venv-triton node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-dev .venv-triton .venv-load node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PACKAGES) tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # An environment is complete when its stamp is newer than everything that defines it. pip itself
@@ -73,7 +77,7 @@ clean: ## Remove environments, caches and outputs; training runs stay
 	test -x $(DEV)/python || $(PYTHON) -m venv .venv-dev
 	$(DEV)/python $(PIP) -c constraints-dev.txt pip torch torchvision
 	$(DEV)/python $(PIP) -c constraints-dev.txt --group dev \
-	    -e ./protos -e ./clients -e './server[cpu]' -e './export[style]' -e ./training
+	    -e ./protos -e './clients[loadtest]' -e './server[cpu]' -e './export[style]' -e ./training
 	touch $@
 
 # Triton's client, with which the tests drive the raw tensors' service from outside.
@@ -81,4 +85,11 @@ clean: ## Remove environments, caches and outputs; training runs stay
 	scripts/python-version $(PYTHON)
 	test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
 	.venv-triton/bin/python $(PIP) -r constraints-triton.txt
+	touch $@
+
+# Locust makes sockets and threads gevent's: an environment of its own, as on a machine that loads.
+.venv-load/.complete: constraints-load.txt protos/pyproject.toml clients/pyproject.toml
+	scripts/python-version $(PYTHON)
+	test -x .venv-load/bin/python || $(PYTHON) -m venv .venv-load
+	.venv-load/bin/python $(PIP) -c constraints-load.txt -e ./protos -e './clients[loadtest]'
 	touch $@
