@@ -96,6 +96,12 @@ class Mix:
         photo, style = self._random.choice(self._photos), self._random.choice(self._styles)
         return lambda: self._client.stylize(photo, style, timeout=0.4)
 
+    def impatient(self) -> Call:
+        """A call whose caller hangs up while it waits in a queue."""
+        face, direction = self._random.choice(self._faces), self._random.choice(self._directions)
+        after_s = self._random.uniform(0.1, 0.4)
+        return lambda: _hang_up(self._client.edit_image(face, {direction: 1.0}), after_s)
+
     async def _generate(self) -> None:
         async for _ in self._client.generate(self._random.randrange(1 << 31), timeout=TIMEOUT_S):
             pass
@@ -117,7 +123,7 @@ async def _counted(call: Call, tally: Tally) -> None:
 
 async def drive(target: str, seconds: float, callers: int = 6, seed: int = 0) -> Tally:
     """Load `target` (host:port) for `seconds` in waves of up to `callers`, with a burst of hurried
-    ones at the top of each wave; returns what came of it."""
+    and impatient ones at the top of each wave; returns what came of it."""
     tally = Tally()
     async with AsyncClient(target, timeout=TIMEOUT_S, retry=NO_RETRY) as client:
         await client.wait_ready(TIMEOUT_S)
@@ -136,7 +142,9 @@ async def drive(target: str, seconds: float, callers: int = 6, seed: int = 0) ->
         async def bursts() -> None:
             while time.monotonic() - begin < seconds:
                 await asyncio.sleep(wave * 0.8)
-                await asyncio.gather(*(_counted(mix.hurried(), tally) for _ in range(8 * callers)))
+                burst = [mix.hurried() for _ in range(6 * callers)]
+                burst += [mix.impatient() for _ in range(3 * callers)]
+                await asyncio.gather(*(_counted(call, tally) for call in burst))
 
         await asyncio.gather(bursts(), *(caller(number) for number in range(callers)))
     return tally

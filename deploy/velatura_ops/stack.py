@@ -63,7 +63,7 @@ def stack(
 ) -> Iterator[Prometheus]:
     """Server and Prometheus for the block, with logs and data in `folder`; `arguments` are the
     server's. Raises `DidNotStart`."""
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).parent / "velatura-server", "serve", "--listen", addresses.grpc,
         "--metrics-listen", addresses.metrics, "--log-format", "json", *arguments,
     ]  # fmt: skip

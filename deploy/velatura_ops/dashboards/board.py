@@ -13,7 +13,7 @@ from enum import StrEnum
 GREEN, BLUE, LIGHT_BLUE, PURPLE = "#56A64B", "#3274D9", "#8AB8FF", "#8F3BB8"
 YELLOW, ORANGE, RED, GREY = "#E0B400", "#FA6400", "#C4162A", "#8E8E8E"
 # From good to slow to bad; the same in every panel that shows quantiles.
-QUANTILES = {"p50": LIGHT_BLUE, "p90": BLUE, "p99": PURPLE, "target": RED}
+QUANTILES = {"p50": LIGHT_BLUE, "p90": BLUE, "p99": PURPLE}
 # Green is well, orange is overload, red is ours to mend, blue is the caller's to mend.
 CODES = {
     "OK": GREEN,

@@ -50,6 +50,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from velatura_ops.dashboards.board import BLUE, COLUMNS, Board, Kind, Panel, Variable
 
+LIMITS = ("limit", "target")  # series of these names are dashed: what the others should not pass
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 
@@ -175,7 +176,7 @@ def _timeseries(panel: Panel) -> timeseries.Panel:
         )
     for name, colour in panel.colours.items():
         properties = [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})]
-        if name == "target":
+        if name in LIMITS:
             dash = {"fill": "dash", "dash": [8, 6]}
             properties += [
                 DynamicConfigValue("custom.lineStyle", dash),

@@ -116,7 +116,7 @@ NOW = Row(
             "Failed runs",
             "Batches that failed on the device, per second. Any: read the log for 'device failed'.",
             "short",
-            (Query(rate("velatura_model_failures_total", MODEL), "failed"),),
+            (Query(f"{rate('velatura_model_failures_total', MODEL)} or vector(0)", "failed"),),
             width=4,
             height=4,
             kind=Kind.STAT,
@@ -272,7 +272,6 @@ INFERENCE = Row(
             "The learned a of a n + b. A slow rise is a slower machine; a step is another version.",
             "s",
             (Query(f"avg by (model) ({select(A, MODEL)})", EACH),),
-            log=True,
         ),
         Panel(
             "What does a batch cost, however small?",

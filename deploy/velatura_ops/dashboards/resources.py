@@ -122,9 +122,9 @@ CPUS = Row(
             (
                 Query(total("velatura_pixel_tasks_running"), "running"),
                 Query(total("velatura_pixel_tasks_waiting"), "waiting"),
-                Query(total("velatura_pixel_threads"), "target"),
+                Query(total("velatura_pixel_threads"), "limit"),
             ),
-            colours={"running": GREEN, "waiting": YELLOW, "target": RED},
+            colours={"running": GREEN, "waiting": YELLOW, "limit": RED},
         ),
         Panel(
             "How many threads are there?",
@@ -199,6 +199,7 @@ GPU = Row(
                 ),
             ),
             width=12,
+            height=5,
             most=1.0,
             optional=NO_GPU,
         ),
@@ -215,6 +216,7 @@ GPU = Row(
                 ),
             ),
             width=12,
+            height=5,
             most=1.0,
             optional=NO_GPU,
         ),
