@@ -54,6 +54,9 @@ class FakeBundle:
     def model(self, name: str) -> ModelEntry:
         return self._entries.get(name, entry(name))
 
+    def models_of(self, role: int) -> list[ModelEntry]:
+        return [each for each in self._entries.values() if each.role == role]
+
 
 class FakeEngine:
     """`networks` take the inputs and give the outputs; every run is recorded with its inputs."""

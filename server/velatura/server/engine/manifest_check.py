@@ -62,6 +62,7 @@ def check_manifest(manifest: BundleManifest, file: str) -> None:
     models = {entry.name: entry for entry in manifest.models}
     for index, generator in enumerate(manifest.generators):
         _check_generator(generator, models, field_of("generators", index, generator.name), require)
+    _check_class_generators(manifest, require)
     _check_styles(manifest, models, require)
     if manifest.default_segmenter:
         _check_reference(
@@ -203,6 +204,39 @@ def _check_generator(
     require(
         all(map(math.isfinite, entry.w_avg)), f"{at}.w_avg", "finite numbers", "NaN or infinity"
     )
+
+
+def _check_class_generators(manifest: BundleManifest, require: Require) -> None:
+    """Networks that make images of a class: one label a class, and no generator's name."""
+    generators = {entry.name for entry in manifest.generators}
+    for index, entry in enumerate(manifest.models):
+        if entry.role != Role.ROLE_CLASS_GENERATOR:
+            continue
+        at = field_of("models", index, entry.name)
+        # Generate finds both kinds by name.
+        require(
+            entry.name not in generators, f"{at}.name", "a name that no generator has", entry.name
+        )
+        _check_unique(f"{at}.labels", list(entry.labels), require)
+        shapes = {spec.name: list(spec.shape) for spec in (*entry.inputs, *entry.outputs)}
+        classes = len(entry.labels)
+        require(
+            shapes["class_weights"] == [-1, classes],
+            f"{at}.labels",
+            "one name a class",
+            f"{classes} names for class_weights of {shapes['class_weights']}",
+        )
+        for name, extents, expected in (
+            ("z", 2, "[-1, dimensions of z]"),
+            ("image", 4, "[-1, 3, height, width]"),
+        ):
+            shape = shapes[name]
+            require(
+                len(shape) == extents and -1 not in shape[1:] and (extents == 2 or shape[1] == 3),
+                f"{at}.{name}.shape",
+                expected,
+                shape,
+            )
 
 
 def _check_shape(

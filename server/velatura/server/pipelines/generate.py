@@ -3,22 +3,20 @@ done."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 
 from velatura.server.imaging.picture import F32, Picture
+from velatura.server.pipelines.ahead import SAMPLES_AT_ONCE, batches_ahead
 from velatura.server.pipelines.encode import picture_of, synthesise
 from velatura.server.pipelines.errors import InvalidRequest, UnknownThing, Unsupported
 from velatura.server.pipelines.job import Job
 from velatura.server.pipelines.latents import Layers, Move, Step, apply, check_steps, moves_of
 from velatura.server.pipelines.workers import every
-from velatura.v1.bundle_pb2 import DirectionEntry, GeneratorEntry, ModelEntry
-
-SAMPLES_AT_ONCE = 8
-BATCHES_AHEAD = 2
+from velatura.v1.bundle_pb2 import DirectionEntry, GeneratorEntry, ModelEntry, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,12 @@ class SampleOrder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One image with its seed; latents float32 [num_ws, w_dim]."""
+    """One image with its seed; latents float32 [num_ws, w_dim], None where there is no W+."""
 
     index: int
     seed: int
     picture: Picture
-    w_plus: F32
+    w_plus: F32 | None = None
 
 
 async def generate(job: Job, order: SampleOrder) -> AsyncGenerator[Sample]:
@@ -58,20 +56,10 @@ async def generate(job: Job, order: SampleOrder) -> AsyncGenerator[Sample]:
     classes = _check(job, order)
     check_steps(order.steps, order.generator, order.directions)
     moves = await moves_of(job, order.steps, order.generator, order.directions)
-    starts = list(range(0, len(order.seeds), SAMPLES_AT_ONCE))
-    running: dict[int, asyncio.Task[list[Sample]]] = {}
-    try:
-        for place, start in enumerate(starts):
-            for ahead in starts[place : place + BATCHES_AHEAD]:
-                if ahead not in running:
-                    running[ahead] = asyncio.create_task(_batch(job, order, moves, classes, ahead))
-            for sample in await running[start]:
-                yield sample
-    finally:
-        # A failed batch or a caller who hangs up must not leave the others running on the device.
-        for task in running.values():
-            task.cancel()
-        await asyncio.gather(*running.values(), return_exceptions=True)
+    taken = batches_ahead(len(order.seeds), lambda start: _batch(job, order, moves, classes, start))
+    async with aclosing(taken) as samples:
+        async for sample in samples:
+            yield sample
 
 
 def _check(job: Job, order: SampleOrder) -> F32 | None:
@@ -91,25 +79,32 @@ def _check(job: Job, order: SampleOrder) -> F32 | None:
                 f"{layers.start}..{layers.end} is no range of the generator's "
                 f"{generator.num_ws} layers. Use 0 ≤ start < end ≤ {generator.num_ws}.",
             )
-    mapping = job.engine.bundle.model(generator.mapping)
-    return class_weights(mapping, order.class_name, generator.name)
+    bundle = job.engine.bundle
+    conditional = [entry.name for entry in bundle.models_of(Role.ROLE_CLASS_GENERATOR)]
+    mapping = bundle.model(generator.mapping)
+    return class_weights(mapping, order.class_name, generator.name, conditional)
 
 
-def class_weights(mapping: ModelEntry, class_name: str, generator: str) -> F32 | None:
-    """One-hot float32 [C] for a class-conditional mapping network, None for another."""
-    conditional = any(spec.name == "class_weights" for spec in mapping.inputs)
-    if not conditional:
+def class_weights(
+    network: ModelEntry, class_name: str, generator: str, conditional: Sequence[str] = ()
+) -> F32 | None:
+    """One-hot float32 [C] for a class-conditional network, None for another.
+
+    `conditional` are the generators to choose from where this one has no classes.
+    """
+    if not any(spec.name == "class_weights" for spec in network.inputs):
         if class_name:
+            others = f": {', '.join(conditional)}" if conditional else " (see ListModels)"
             raise Unsupported(
                 "class_name",
                 f"the generator {generator!r} has no classes.",
-                "Leave class_name out, or choose a class-conditional generator (see ListModels).",
+                f"Leave class_name out, or choose a class-conditional generator{others}.",
             )
         return None
-    if class_name not in mapping.labels:
-        raise UnknownThing("class", class_name, list(mapping.labels), "class_name")
-    weights = np.zeros(len(mapping.labels), np.float32)
-    weights[list(mapping.labels).index(class_name)] = 1
+    if class_name not in network.labels:
+        raise UnknownThing("class", class_name, list(network.labels), "class_name")
+    weights = np.zeros(len(network.labels), np.float32)
+    weights[list(network.labels).index(class_name)] = 1
     return weights
 
 
