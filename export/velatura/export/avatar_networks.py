@@ -12,8 +12,11 @@ from torch import nn
 
 from velatura.export import generator_networks
 from velatura.export.checkpoints import native
+from velatura.export.checkpoints.class_generator import load_class_generator
+from velatura.export.class_networks import class_generator_spec
 from velatura.export.errors import CheckpointError
 from velatura.export.generator_networks import Origin
+from velatura.export.networks.biggan import ClassGenerator
 from velatura.export.networks.encoder import Encoder
 from velatura.export.networks.segmenter import SegmenterConfig
 from velatura.export.networks.stylegan2 import Generator
@@ -26,6 +29,8 @@ SYNTHESIS, MAPPING, ENCODER, SEGMENTER = (
     "avatar-encoder",
     "avatar-segmenter",
 )
+CLASS_GENERATOR = "avatar-expressions"
+CLASS_GENERATOR_FILE = "avatar-biggan.safetensors"
 _ORIGIN = Origin(
     license="Apache-2.0",
     source="Trained from scratch by velatura-training.",
@@ -48,10 +53,12 @@ class AvatarWeights:
     segmenter_config: SegmenterConfig
     directions: bundle_pb2.DirectionSet
     figures: Mapping[str, Sequence[bundle_pb2.Figure]]
+    class_generator: ClassGenerator | None = None
 
 
 def load_avatar_weights(folder: Path) -> AvatarWeights:
-    """Read `avatar-{generator,encoder,segmenter}` and `avatar-directions.json`.
+    """Read `avatar-{generator,encoder,segmenter}` and `avatar-directions.json`, and
+    `avatar-biggan` where there is one.
 
     Raises CheckpointError when a file is missing or the networks do not belong together.
     """
@@ -65,8 +72,15 @@ def load_avatar_weights(folder: Path) -> AvatarWeights:
     config = generator.config
     path = folder / "avatar-directions.json"
     directions = native.load_directions(path, config.num_ws, config.w_dim)
+    classes = folder / CLASS_GENERATOR_FILE
     return AvatarWeights(
-        generator, encoder, segmenter, segmenter_config, directions, load_figures(folder)
+        generator,
+        encoder,
+        segmenter,
+        segmenter_config,
+        directions,
+        load_figures(folder),
+        load_class_generator(classes) if classes.exists() else None,
     )
 
 
@@ -91,7 +105,7 @@ def load_figures(folder: Path) -> dict[str, list[bundle_pb2.Figure]]:
 
 
 def avatar_specs(weights: AvatarWeights) -> list[NetworkSpec]:
-    """The four networks in the bundle's order."""
+    """The four networks in the bundle's order, and the class-conditional generator if any."""
     generator = weights.generator
     specs = [
         generator_networks.synthesis_spec(SYNTHESIS, generator, _ORIGIN),
@@ -101,6 +115,10 @@ def avatar_specs(weights: AvatarWeights) -> list[NetworkSpec]:
             SEGMENTER, weights.segmenter, weights.segmenter_config, _ORIGIN
         ),
     ]
+    if weights.class_generator is not None:
+        specs.append(
+            class_generator_spec(CLASS_GENERATOR, weights.class_generator, _ORIGIN, "expression")
+        )
     unknown = sorted(set(weights.figures) - {spec.name for spec in specs})
     if unknown:
         raise CheckpointError(f"figures.json: no network is named {', '.join(unknown)}")

@@ -42,12 +42,17 @@ class LayerSet:
     accessory: Tensor
 
 
-def render_layers(resolution: int, advance: Callable[[], None] = lambda: None) -> LayerSet:
-    """Render every layer at `resolution` squared; `advance` is called once for each render."""
+def render_layers(
+    resolution: int, advance: Callable[[], None] = lambda: None, view_box: str = VIEW_BOX
+) -> LayerSet:
+    """Render every layer at `resolution` squared; `advance` is called once for each render.
+
+    `view_box` is the square of the drawing that is seen: "left top width height".
+    """
 
     def draw(group: str, **parts: object) -> Tensor:
         advance()
-        return _render_group(group, resolution, parts)
+        return _render_group(group, resolution, parts, view_box)
 
     def enum(attribute: str, kind: type) -> list[object]:
         return [getattr(kind, member) for member in OPTIONS[attribute].values()]
@@ -95,7 +100,7 @@ def render_layers(resolution: int, advance: Callable[[], None] = lambda: None) -
     )
 
 
-def _render_group(group: str, resolution: int, parts: dict[str, object]) -> Tensor:
+def _render_group(group: str, resolution: int, parts: dict[str, object], view_box: str) -> Tensor:
     """Premultiplied RGBA uint8 [4, R, R] of the one group of the drawing."""
     defaults: dict[str, object] = {
         "style": pa.AvatarStyle.TRANSPARENT,
@@ -105,7 +110,7 @@ def _render_group(group: str, resolution: int, parts: dict[str, object]) -> Tens
         "clothing": pa.ClothingType.HOODIE,
     }
     root = ElementTree.fromstring(pa.Avatar(**(defaults | parts)).render())  # noqa: S314  our own text
-    root.set("viewBox", VIEW_BOX)
+    root.set("viewBox", view_box)
     root.set("width", str(resolution))
     root.set("height", str(resolution))
     _keep_only(root, f"_{group}")

@@ -1,0 +1,1 @@
+"""Class-conditional training: BigGAN with a projection discriminator."""
