@@ -17,6 +17,7 @@ DETAILS: tuple[type[Message], ...] = (
     error_details_pb2.BadRequest,
     error_details_pb2.RetryInfo,
     error_details_pb2.ResourceInfo,
+    error_details_pb2.RequestInfo,
 )
 
 
@@ -47,7 +48,9 @@ def failure_of(error: grpc.RpcError) -> Failure:
                 packed.Unpack(found[kind])
     info = found[error_details_pb2.ErrorInfo]
     assert info.domain == "velatura"
-    assert info.metadata["request_id"]
+    trailers = dict(error.trailing_metadata())  # type: ignore[attr-defined]
+    request_id = found[error_details_pb2.RequestInfo].request_id
+    assert request_id == info.metadata["request_id"] == trailers["x-request-id"]
     bad = found.get(error_details_pb2.BadRequest, error_details_pb2.BadRequest())
     retry = found.get(error_details_pb2.RetryInfo)
     resource = found.get(error_details_pb2.ResourceInfo)
@@ -60,7 +63,7 @@ def failure_of(error: grpc.RpcError) -> Failure:
         descriptions=[each.description for each in bad.field_violations],
         retry_delay_s=None if retry is None else retry.retry_delay.ToTimedelta().total_seconds(),
         resource=None if resource is None else (resource.resource_type, resource.resource_name),
-        trailers=dict(error.trailing_metadata()),  # type: ignore[attr-defined]
+        trailers=trailers,
     )
 
 

@@ -94,5 +94,7 @@ def test_the_callers_request_id_comes_back_and_odd_ones_are_replaced(catalog: St
         return dict(call.trailing_metadata())["x-request-id"]
 
     assert echoed("abc-123") == "abc-123"
-    assert len(echoed("x" * 500)) == 32
+    assert echoed("!" + "~" * 127) == "!" + "~" * 127
+    for odd in ("x" * 129, "two words", "tab\tbed"):
+        assert len(echoed(odd)) == 32
     assert echoed("") not in ("", echoed(""))

@@ -203,6 +203,7 @@ async def test_delay_waits_for_company_and_no_longer(bench: Any) -> None:
 
 async def test_delay_is_cut_short_for_a_deadline(bench: Any) -> None:
     b = bench(max_queue_delay_s=30.0, max_batch_size=3)
+    b.batcher.cost.observe(1.0, 0.1)
     await b.submit(1.0, deadline=time.monotonic() + 0.5)
     assert b.value("velatura_batch_closed_total", reason="deadline") == 1
     assert b.value("velatura_batch_closed_total", reason="delay") == 0

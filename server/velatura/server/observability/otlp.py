@@ -43,7 +43,7 @@ class Exporting:
             {"service.name": options.service_name, "service.version": options.version}
         )
         self._exporter = exporter or OTLPSpanExporter(endpoint=options.endpoint)
-        self._processor = BatchSpanProcessor(self._exporter)
+        self.processor = BatchSpanProcessor(self._exporter)
         calls = TracerProvider(
             resource=resource,
             sampler=ParentBased(TraceIdRatioBased(options.sampling)),
@@ -51,14 +51,14 @@ class Exporting:
         )
         batches = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)
         for provider in (calls, batches):
-            provider.add_span_processor(self._processor)
+            provider.add_span_processor(self.processor)
         self.tracer = Tracer(
             calls.get_tracer(SCOPE, options.version), batches.get_tracer(SCOPE, options.version)
         )
 
     def close(self) -> None:
         """Send what waits, within CLOSE_S seconds; blocks that long at most."""
-        closing = Thread(target=self._processor.shutdown, name="traces-close", daemon=True)
+        closing = Thread(target=self.processor.shutdown, name="traces-close", daemon=True)
         closing.start()
         closing.join(CLOSE_S)
         if closing.is_alive():
