@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -30,43 +31,88 @@ def bundle(
     weights: Annotated[
         Path, typer.Option("--weights", "-w", help="Folder with the avatar-* weights.")
     ] = Path("training/weights"),
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("models"),
-    name: Annotated[str, typer.Option(help="Name of the bundle.")] = "velatura",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write; models for the avatars.")
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="Name of the bundle, and of an own generator.", show_default=False)
+    ] = "",
+    generator: Annotated[
+        Path | None,
+        typer.Option("--generator", "-g", help="Your own NAME.safetensors, instead of avatars."),
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Its W+ encoder, .safetensors: to edit images.")
+    ] = None,
+    segmenter: Annotated[
+        Path | None, typer.Option(help="A segmenter, .safetensors: for regions by class.")
+    ] = None,
+    edits: Annotated[
+        Path | None, typer.Option("--directions", help="JSON of `velatura-export directions`.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Names of a class-conditional one's classes, one a line.")
+    ] = None,
+    styles: Annotated[
+        bool, typer.Option("--styles", help="Add the style networks to an own generator.")
+    ] = False,
+    license: Annotated[str, typer.Option(help="Licence of your weights, for the cards.")] = "",
+    data: Annotated[str, typer.Option(help="What they were trained on, for the cards.")] = "",
 ) -> None:
-    """Export the avatar and style networks; the folder is replaced only when all checks pass."""
-    from velatura.export.avatar_networks import (
-        SEGMENTER,
-        avatar_specs,
-        generator_entry,
-        load_avatar_weights,
-    )
+    """Export avatars and styles, or your own generator; all checks pass, or nothing is replaced."""
     from velatura.export.bundle import write_bundle
-    from velatura.export.style_networks import style_entries, style_specs
+    from velatura.export.contents import avatar_contents, own_contents
+    from velatura.export.own_bundle import OwnFiles, bundle_name
 
     console = Console()
+    own = {"encoder": encoder, "segmenter": segmenter, "directions": edits, "classes": classes}
     try:
-        loaded = load_avatar_weights(weights)
-        specs = avatar_specs(loaded) + style_specs()
+        if generator is None:
+            _refuse_without_generator({**own, "styles": styles, "license": license, "data": data})
+            target, called = out or Path("models"), name or "velatura"
+            contents = avatar_contents(weights)
+        else:
+            if out is None:
+                raise ExportError("--out: give the folder to write your bundle to")
+            target, called = out, bundle_name(name, generator)
+            contents = own_contents(
+                OwnFiles(generator, **own),
+                called,
+                license=license,
+                training_data=data,
+                styles=styles,
+            )
         with _progress(console) as bar:
-            task = bar.add_task("loading", total=len(specs) * len(_STEPS))
+            task = bar.add_task("loading", total=len(contents.specs) * len(_STEPS))
 
             def advance(network: str, step: str) -> None:
                 bar.update(task, advance=1, description=f"{network}: {step}")
 
             manifest = write_bundle(
-                out,
-                name=name,
-                specs=specs,
-                generators=[(generator_entry(loaded.generator), loaded.directions)],
-                styles=style_entries(),
-                default_segmenter=SEGMENTER,
+                target,
+                name=called,
+                specs=contents.specs,
+                generators=contents.generators,
+                styles=contents.styles,
+                default_segmenter=contents.default_segmenter,
+                size_limit=contents.size_limit,
                 progress=advance,
             )
     except ModuleNotFoundError as error:
         _fail(console, f"{error}; install velatura-export[style] for the style networks")
     except ExportError as error:
         _fail(console, str(error))
-    console.print(_table(out, manifest))
+    console.print(_table(target, manifest))
+
+
+def _refuse_without_generator(options: Mapping[str, object]) -> None:
+    """An encoder alone would otherwise be left out silently."""
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise ExportError(
+            f"{', '.join(given)}: only with --generator FILE.safetensors; without it the avatars "
+            "and styles of --weights are exported"
+        )
 
 
 @app.command()
@@ -99,15 +145,16 @@ def convert(
 @app.command()
 def directions(
     source: Annotated[
-        str, typer.Argument(help="sefa, or a file: .npy (InterFaceGAN), .npz (GANSpace), .pt.")
+        str,
+        typer.Argument(help="sefa, ganspace, or a file: .npy (InterFaceGAN), .npz (GANSpace), .pt"),
     ],
     generator: Annotated[Path, typer.Option("--generator", "-g", help="Its NAME.safetensors.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
-    layers: Annotated[str, typer.Option(help="Layers of W+ to move, as 4:8.")] = "",
+    layers: Annotated[str, typer.Option(help="Layers of W+: coarse, middle, fine, or 4:8.")] = "",
     count: Annotated[int, typer.Option(help="SeFa and GANSpace: how many.", min=1)] = 5,
     space: Annotated[str, typer.Option(help="InterFaceGAN: space of the boundary.")] = "W",
 ) -> None:
-    """Import edit directions, or compute them by SeFa, for one generator."""
+    """Import edit directions, or compute them by SeFa or GANSpace, for one generator."""
     from velatura.export.directions.registry import write_directions
 
     console = Console()

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from google.protobuf import json_format
 from typer.testing import CliRunner
 
 from velatura.export.checkpoints import native
 from velatura.export.cli import app
-from velatura.export.directions import imported, sefa
+from velatura.export.directions import ganspace, imported, sefa
+from velatura.export.directions.components import SAMPLES, image_change
+from velatura.export.directions.registry import parse_layers, write_directions
+from velatura.export.directions.text import require_owner, write_direction_set
 from velatura.export.errors import CheckpointError
+from velatura.export.latents import sample_w
 from velatura.export.networks.stylegan2 import Generator
 from velatura.v1 import bundle_pb2
 
-from .conftest import CONFIG
+from .conftest import CONFIG, random_generator
 
 NUM_WS, W_DIM = CONFIG.num_ws, CONFIG.w_dim
 
 
 def offsets(entry: bundle_pb2.DirectionEntry) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array(entry.offsets, np.float64).reshape(NUM_WS, W_DIM)
+    """[num_ws, w_dim], where a direction of W is kept as one row for its layers."""
+    stored = np.array(entry.offsets, np.float64).reshape(-1, W_DIM)
+    assert len(stored) == (1 if entry.space == "W" else NUM_WS)
+    rows = np.zeros((NUM_WS, W_DIM))
+    here = slice(entry.layer_start, entry.layer_end)
+    rows[here] = stored if entry.space == "W" else stored[here]
+    if entry.space == "W+":
+        np.testing.assert_array_equal(rows, stored)
+    return rows
 
 
 def test_an_interfacegan_boundary_moves_every_layer_alike(tmp_path: Path) -> None:
@@ -172,7 +186,92 @@ def test_sefa_refuses_layers_that_no_convolution_reads(tiny_generator: Generator
         sefa.find_directions(tiny_generator, 9)
 
 
-@pytest.mark.parametrize("source", ["sefa", "smile.npy", "smile.pt", "pca.npz", "pca.pt"])
+def test_ganspace_finds_the_principal_components_of_w(tiny_generator: Generator) -> None:
+    w = sample_w(tiny_generator.mapping, SAMPLES).double().numpy()
+    _, singular, axes = np.linalg.svd(w - w.mean(axis=0), full_matrices=False)
+    entries = ganspace.find_directions(tiny_generator, 4, layers=(1, 3))
+    assert [entry.name for entry in entries] == [f"ganspace-{rank}" for rank in range(4)]
+    for rank, entry in enumerate(entries):
+        assert (entry.method, entry.space) == ("ganspace", "W")
+        assert (entry.layer_start, entry.layer_end) == (1, 3)
+        deviation = singular[rank] / np.sqrt(len(w) - 1)
+        largest = axes[rank][np.abs(axes[rank]).argmax()]
+        wanted = axes[rank] * np.sign(largest) * deviation
+        np.testing.assert_allclose(offsets(entry)[1], wanted, rtol=1e-4, atol=1e-6)
+        share = {figure.name: figure.value for figure in entry.figures}["share of variation"]
+        assert share == pytest.approx(singular[rank] ** 2 / (singular**2).sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize("find", [sefa.find_directions, ganspace.find_directions])
+def test_a_useful_strength_stays_among_the_samples(tiny_generator: Generator, find: Any) -> None:
+    w = sample_w(tiny_generator.mapping, SAMPLES).double().numpy()
+    for entry in find(tiny_generator, 3):
+        vector = offsets(entry)[0]
+        along = (w - w.mean(axis=0)) @ vector / (vector @ vector)
+        assert entry.min_strength < -1 < entry.default_strength == 1 < entry.max_strength
+        inside = (along >= entry.min_strength) & (along <= entry.max_strength)
+        assert inside.mean() == pytest.approx(0.98, abs=0.005)
+
+
+def test_the_change_is_that_of_the_images(tiny_generator: Generator) -> None:
+    """Against a slow reading of the same words: truncate, move the layers, count in 8 bits."""
+    w = sample_w(tiny_generator.mapping, 3)
+    offset = torch.linspace(-1, 1, W_DIM)
+    average = tiny_generator.mapping.w_avg
+    rows = torch.stack([average + 0.7 * (each - average) for each in w])
+    before = rows[:, None].repeat(1, NUM_WS, 1)
+    after = before.clone()
+    after[:, 2] += offset
+    with torch.inference_mode():
+        images = [tiny_generator.synthesis(each).clamp(-1, 1).double() for each in (before, after)]
+    wanted = float((images[1] - images[0]).abs().mean() * 127.5)
+    assert wanted > 0.1
+    got = image_change(tiny_generator, w, offset, (2, 3))
+    assert got == pytest.approx(wanted, rel=1e-4)
+
+
+def test_ganspace_refuses_what_it_cannot_find(tiny_generator: Generator) -> None:
+    with pytest.raises(CheckpointError, match="layers 3:5 must lie in 0:4"):
+        ganspace.find_directions(tiny_generator, layers=(3, 5))
+    with pytest.raises(CheckpointError, match="9 directions: W has 8 dimensions"):
+        ganspace.find_directions(tiny_generator, 9)
+
+
+def test_bands_are_those_of_style_mixing() -> None:
+    large, middling = replace(CONFIG, resolution=128), replace(CONFIG, resolution=16)
+    assert [parse_layers(band, large) for band in ("coarse", "middle", "fine", "2:5", "")] == [
+        (0, 4), (4, 8), (8, 12), (2, 5), None,
+    ]  # fmt: skip
+    assert parse_layers("middle", middling) == (4, 6)
+    with pytest.raises(CheckpointError, match="'fine' start at 8; there are 6"):
+        parse_layers("fine", middling)
+
+
+def test_directions_of_other_weights_are_refused(tmp_path: Path, tiny_generator: Generator) -> None:
+    ours, others = tmp_path / "ours.safetensors", tmp_path / "others.safetensors"
+    native.save_weights(ours, tiny_generator, CONFIG)
+    native.save_weights(others, random_generator(5), CONFIG)
+    path = tmp_path / "directions.json"
+    assert write_directions("ganspace", ours, path, count=2) == ["ganspace-0", "ganspace-1"]
+    found = native.load_directions(path, NUM_WS, W_DIM)
+    require_owner(found, ours, path)
+    with pytest.raises(CheckpointError, match=r"belongs to weights of .*others\.safetensors has"):
+        require_owner(found, others, path)
+
+
+def test_a_set_of_directions_reads_back_as_written(tmp_path: Path) -> None:
+    entry = bundle_pb2.DirectionEntry(name='a "b"', space="W", layer_end=1, offsets=[0.1, -1e-9])
+    for kept in ([], [entry], [entry, entry]):
+        message = bundle_pb2.DirectionSet(generator_sha256="12", directions=kept)
+        write_direction_set(tmp_path / "d.json", message)
+        text = (tmp_path / "d.json").read_text()
+        assert json_format.Parse(text, bundle_pb2.DirectionSet()) == message
+        assert len(text.splitlines()) == max(len(kept), 1) + 3
+
+
+@pytest.mark.parametrize(
+    "source", ["sefa", "ganspace", "smile.npy", "smile.pt", "pca.npz", "pca.pt"]
+)
 def test_the_command_writes_what_the_bundle_takes(
     tmp_path: Path, tiny_generator: Generator, source: str
 ) -> None:
@@ -182,7 +281,7 @@ def test_the_command_writes_what_the_bundle_takes(
     torch.save(torch.ones(1, W_DIM), tmp_path / "smile.pt")
     np.savez(tmp_path / "pca.npz", lat_comp=np.ones((2, 1, W_DIM)), lat_stdev=np.ones(2))
     torch.save({"comp": torch.ones(2, 1, W_DIM), "std": torch.ones(2)}, tmp_path / "pca.pt")
-    given = source if source == "sefa" else str(tmp_path / source)
+    given = source if source in ("sefa", "ganspace") else str(tmp_path / source)
     arguments = ["directions", given, "-g", str(weights), "-o", str(out), "--layers", "0:2"]
     result = CliRunner().invoke(app, [*arguments, "--count", "2"])
     assert result.exit_code == 0, result.output

@@ -24,21 +24,19 @@ def entry(
     description: str = "",
     max_strength: float = _STRENGTH,
 ) -> bundle_pb2.DirectionEntry:
-    """One direction, its offsets [num_ws, w_dim] zero outside of `layers` (None: all).
+    """One direction that moves `layers` (None: all) and no other.
 
-    A vector [w_dim] or [1, w_dim] belongs to W and moves every layer alike; [num_ws, w_dim] or
-    [1, num_ws, w_dim] belongs to W+. Raises CheckpointError for another size, for numbers that are
+    A vector [w_dim] or [1, w_dim] belongs to W: it moves each of the layers alike and is kept as
+    one row. [num_ws, w_dim] or [1, num_ws, w_dim] belongs to W+ and is kept with rows of zeros
+    outside of the layers. Raises CheckpointError for another size, for numbers that are
     not finite or are all zero, and for layers that the generator does not have.
     """
     rows, space = _rows(name, vector, config)
-    start, end = layers or (0, config.num_ws)
-    if not 0 <= start < end <= config.num_ws:
-        raise CheckpointError(
-            f"direction {name!r}: layers {start}:{end} must lie in 0:{config.num_ws} and not be "
-            "empty"
-        )
+    start, end = require_layers(f"direction {name!r}", layers, config)
     offsets = np.zeros((config.num_ws, config.w_dim))
     offsets[start:end] = rows[start:end]
+    if space == "W":
+        offsets = rows[:1]
     if not np.isfinite(offsets).all() or not offsets.any():
         raise CheckpointError(
             f"direction {name!r} has numbers that are not finite, or moves nothing in layers "
@@ -56,6 +54,16 @@ def entry(
         method=method,
         offsets=offsets.ravel().tolist(),
     )
+
+
+def require_layers(subject: str, layers: Layers | None, config: GeneratorConfig) -> Layers:
+    """`layers`, or all for None. Raises CheckpointError when the generator lacks one of them."""
+    start, end = layers or (0, config.num_ws)
+    if not 0 <= start < end <= config.num_ws:
+        raise CheckpointError(
+            f"{subject}: layers {start}:{end} must lie in 0:{config.num_ws} and not be empty"
+        )
+    return start, end
 
 
 def _rows(name: str, vector: FloatArray, config: GeneratorConfig) -> tuple[FloatArray, str]:

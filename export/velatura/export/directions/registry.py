@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from google.protobuf import json_format
-
 from velatura.export.checkpoints.inert import StoredTensor
 from velatura.export.checkpoints.native import load_generator
 from velatura.export.checkpoints.torch_archive import load_archive
-from velatura.export.directions import sefa
+from velatura.export.directions import ganspace, sefa
 from velatura.export.directions.entries import Layers
 from velatura.export.directions.imported import load_e4e, load_ganspace, load_interfacegan
+from velatura.export.directions.text import weights_sha256, write_direction_set
 from velatura.export.errors import CheckpointError
-from velatura.export.networks.stylegan2 import Generator
+from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
 from velatura.v1 import bundle_pb2
 
-SEFA = "sefa"
+_COMPUTED = {"sefa": sefa.find_directions, "ganspace": ganspace.find_directions}
+# As Generate's style mixing calls them; one past the last is cut to the generator's.
+_BANDS = {"coarse": (0, 4), "middle": (4, 8), "fine": (8, 64)}
 
 
 def write_directions(
@@ -24,22 +25,22 @@ def write_directions(
 ) -> list[str]:
     """Write the JSON that `native.load_directions` and the bundle's writer take; returns the names.
 
-    The bundle's writer binds them to the generator's hash. Raises CheckpointError as the sources.
+    They carry the weights' hash, and are refused for other weights; the bundle's writer binds them
+    to the hash of the written synthesis network. Raises CheckpointError as the sources.
     """
     generator = load_generator(weights)
-    found = find(source, generator, parse_layers(layers), count, space)
-    message = bundle_pb2.DirectionSet(directions=found)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json_format.MessageToJson(message, preserving_proto_field_name=True) + "\n")
+    found = find(source, generator, parse_layers(layers, generator.config), count, space)
+    message = bundle_pb2.DirectionSet(generator_sha256=weights_sha256(weights), directions=found)
+    write_direction_set(out, message)
     return [direction.name for direction in found]
 
 
 def find(
     source: str, generator: Generator, layers: Layers | None, count: int, space: str
 ) -> list[bundle_pb2.DirectionEntry]:
-    """Directions of "sefa" or of a file, for this generator."""
-    if source == SEFA:
-        return sefa.find_directions(generator, count, layers=layers)
+    """Directions of "sefa" or "ganspace", computed, or of a file, for this generator."""
+    if source in _COMPUTED:
+        return _COMPUTED[source](generator, count, layers=layers)
     path, config = Path(source), generator.config
     if path.suffix == ".npy":
         return [load_interfacegan(path, config, layers=layers, space=space)]
@@ -49,14 +50,22 @@ def find(
         if isinstance(load_archive(path), StoredTensor):
             return [load_e4e(path, config, layers=layers)]
         return load_ganspace(path, config, layers=layers, count=count)
-    raise CheckpointError(f"{source}: give sefa, or a .npy, .npz or .pt file")
+    raise CheckpointError(f"{source}: give sefa, ganspace, or a .npy, .npz or .pt file")
 
 
-def parse_layers(text: str) -> Layers | None:
-    """ "4:8" → (4, 8); empty → all layers."""
+def parse_layers(text: str, config: GeneratorConfig) -> Layers | None:
+    """ "4:8" → (4, 8); coarse, middle and fine → theirs; empty → all layers."""
     if not text:
         return None
+    if text in _BANDS:
+        start, end = _BANDS[text]
+        if start >= config.num_ws:
+            raise CheckpointError(f"layers {text!r} start at {start}; there are {config.num_ws}")
+        return start, min(end, config.num_ws)
     start, colon, end = text.partition(":")
     if not (colon and start.isdecimal() and end.isdecimal()):
-        raise CheckpointError(f"layers {text!r}: give the first and one past the last, as 4:8")
+        raise CheckpointError(
+            f"layers {text!r}: give coarse, middle, fine, or the first and one past the last, "
+            "as 4:8"
+        )
     return int(start), int(end)

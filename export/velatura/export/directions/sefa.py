@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from velatura.export.directions.entries import Layers, entry
+from velatura.export.directions.components import SAMPLES, component
+from velatura.export.directions.entries import Layers
 from velatura.export.errors import CheckpointError
 from velatura.export.latents import sample_w
 from velatura.export.networks.stylegan2 import Generator
 from velatura.v1 import bundle_pb2
-
-_SAMPLES = 4000
 
 
 def find_directions(
@@ -20,9 +19,8 @@ def find_directions(
     """The `count` directions of W that move the styles of `layers` (None: all) furthest.
 
     They are the leading eigenvectors of AᵀA, where A [sum of channels, w_dim] stacks the affine
-    weights of the convolutions that read these layers. Strength 1 is one standard deviation of w
-    along the direction; the largest coordinate is positive. Raises CheckpointError for layers that
-    the generator lacks, or more directions than W has dimensions.
+    weights of the convolutions that read these layers. Names are sefa-0 and so on. Raises
+    CheckpointError for layers that the generator lacks, or more directions than W has dimensions.
     """
     config = generator.config
     start, end = layers or (0, config.num_ws)
@@ -35,20 +33,19 @@ def find_directions(
         raise CheckpointError(f"{count} directions: W has {config.w_dim} dimensions")
     weights = torch.cat(stacked).double()  # [sum of channels, w_dim]
     values, vectors = torch.linalg.eigh(weights.T @ weights)  # ascending
-    w = sample_w(generator.mapping, _SAMPLES).double()
+    w = sample_w(generator.mapping, SAMPLES).double()
     entries = []
     for rank in range(count):
-        vector = vectors[:, -1 - rank]
-        vector = vector * vector[vector.abs().argmax()].sign()
-        scaled = vector * (w @ vector).std()
         share = float(values[-1 - rank] / values.sum())
         entries.append(
-            entry(
+            component(
                 f"sefa-{rank}",
-                scaled.numpy(),
-                config,
+                vectors[:, -1 - rank],
+                generator,
+                w,
                 layers=(start, end),
                 method="sefa",
+                share=share,
                 description=f"Eigenvector {rank} of the styles of layers {start} to {end - 1}: "
                 f"{share:.1%} of their variation.",
             )
