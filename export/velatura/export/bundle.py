@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from velatura.export.cards import card, index
 from velatura.export.cost import count_flops, count_parameters
+from velatura.export.directions.text import write_direction_set
 from velatura.export.errors import ExportError
 from velatura.export.optimize import optimize
 from velatura.export.specification import NetworkSpec
@@ -38,13 +39,14 @@ def write_bundle(
     generators: Sequence[tuple[bundle_pb2.GeneratorEntry, bundle_pb2.DirectionSet]] = (),
     styles: Sequence[bundle_pb2.StyleEntry] = (),
     default_segmenter: str = "",
-    size_limit: int = SIZE_LIMIT,
+    size_limit: int | None = SIZE_LIMIT,
     progress: Progress = lambda _name, _step: None,
 ) -> bundle_pb2.BundleManifest:
     """Export every network and write the bundle to `out`, replacing an older bundle there.
 
     Nothing at `out` changes unless everything succeeded. Raises ExportError when a network fails
-    its checks, the bundle exceeds `size_limit` bytes, or `out` holds something else than a bundle.
+    its checks, the bundle exceeds `size_limit` bytes (None: any size), or `out` holds something
+    else than a bundle.
     """
     _require_replaceable(out)
     _require_names(specs, [entry for entry, _ in generators])
@@ -65,7 +67,8 @@ def write_bundle(
             manifest.generators.append(_write_directions(folder, manifest, entry, directions))
         _write_json(folder / MANIFEST, manifest)
         (folder / "README.md").write_text(index(manifest))
-        _require_small(folder, size_limit)
+        if size_limit is not None:
+            _require_small(folder, size_limit)
         _replace(folder, out)
     return manifest
 
@@ -145,7 +148,7 @@ def _write_directions(
     written = bundle_pb2.GeneratorEntry()
     written.CopyFrom(entry)
     written.directions = f"{entry.name}-{DIRECTIONS}"
-    _write_json(folder / written.directions, bound)
+    write_direction_set(folder / written.directions, bound)
     return written
 
 
