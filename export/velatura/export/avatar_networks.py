@@ -1,4 +1,4 @@
-"""Specifications of the embedded avatar domain: generator, mapping, encoder and segmenter."""
+"""Specifications of the embedded avatar domain: generator, mapping, encoder and segmenters."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from velatura.export.networks.stylegan2 import Generator
 from velatura.export.specification import NetworkSpec
 from velatura.v1 import bundle_pb2
 
-SYNTHESIS, MAPPING, ENCODER, SEGMENTER = (
+SYNTHESIS, MAPPING, ENCODER, SEGMENTER, UNET = (
     "avatar-synthesis",
     "avatar-mapping",
     "avatar-encoder",
     "avatar-segmenter",
+    "avatar-segmenter-unet",
 )
 CLASS_GENERATOR = "avatar-expressions"
 CLASS_GENERATOR_FILE = "avatar-biggan.safetensors"
+# Logits of networks whose weights are stored in float16 after batch norm was folded into them.
+_ROUNDED_TOLERANCE = 5e-3
 _ORIGIN = Origin(
     license="Apache-2.0",
     source="Trained from scratch by velatura-training.",
@@ -49,8 +52,7 @@ class AvatarWeights:
 
     generator: Generator
     encoder: Encoder
-    segmenter: nn.Module
-    segmenter_config: SegmenterConfig
+    segmenters: Mapping[str, tuple[nn.Module, SegmenterConfig]]
     directions: bundle_pb2.DirectionSet
     figures: Mapping[str, Sequence[bundle_pb2.Figure]]
     class_generator: ClassGenerator | None = None
@@ -58,13 +60,18 @@ class AvatarWeights:
 
 def load_avatar_weights(folder: Path) -> AvatarWeights:
     """Read `avatar-{generator,encoder,segmenter}` and `avatar-directions.json`, and
-    `avatar-biggan` where there is one.
+    `avatar-segmenter-unet` and `avatar-biggan` where they are.
 
     Raises CheckpointError when a file is missing or the networks do not belong together.
     """
     generator = native.load_generator(folder / "avatar-generator.safetensors")
     encoder = native.load_encoder(folder / "avatar-encoder.safetensors")
-    segmenter, segmenter_config = native.load_segmenter(folder / "avatar-segmenter.safetensors")
+    paths = {name: folder / f"{name}.safetensors" for name in (SEGMENTER, UNET)}
+    segmenters = {
+        name: native.load_segmenter(path)
+        for name, path in paths.items()
+        if name == SEGMENTER or path.exists()
+    }
     try:
         generator_networks.require_fitting(encoder, generator)
     except CheckpointError as error:
@@ -76,8 +83,7 @@ def load_avatar_weights(folder: Path) -> AvatarWeights:
     return AvatarWeights(
         generator,
         encoder,
-        segmenter,
-        segmenter_config,
+        segmenters,
         directions,
         load_figures(folder),
         load_class_generator(classes) if classes.exists() else None,
@@ -105,20 +111,25 @@ def load_figures(folder: Path) -> dict[str, list[bundle_pb2.Figure]]:
 
 
 def avatar_specs(weights: AvatarWeights) -> list[NetworkSpec]:
-    """The four networks in the bundle's order, and the class-conditional generator if any."""
+    """The networks in the bundle's order."""
     generator = weights.generator
     specs = [
         generator_networks.synthesis_spec(SYNTHESIS, generator, _ORIGIN),
         generator_networks.mapping_spec(MAPPING, generator, _ORIGIN),
-        generator_networks.encoder_spec(ENCODER, weights.encoder, generator, _ORIGIN),
-        generator_networks.segmenter_spec(
-            SEGMENTER, weights.segmenter, weights.segmenter_config, _ORIGIN
+        replace(
+            generator_networks.encoder_spec(ENCODER, weights.encoder, generator, _ORIGIN),
+            half_weights=True,
         ),
     ]
+    rounded = [
+        generator_networks.segmenter_spec(name, network, config, _ORIGIN)
+        for name, (network, config) in weights.segmenters.items()
+    ]
     if weights.class_generator is not None:
-        specs.append(
+        rounded.append(
             class_generator_spec(CLASS_GENERATOR, weights.class_generator, _ORIGIN, "expression")
         )
+    specs += [replace(s, half_weights=True, tolerance=_ROUNDED_TOLERANCE) for s in rounded]
     unknown = sorted(set(weights.figures) - {spec.name for spec in specs})
     if unknown:
         raise CheckpointError(f"figures.json: no network is named {', '.join(unknown)}")

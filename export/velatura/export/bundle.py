@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from velatura.export.cards import card, index
+from velatura.export.compress import halve_weights
 from velatura.export.cost import count_flops, count_parameters
 from velatura.export.directions.text import write_direction_set
 from velatura.export.errors import ExportError
@@ -82,6 +83,8 @@ def export_network(
     trace(spec, path)
     progress(spec.name, "optimising")
     optimize(path, spec.name)
+    if spec.half_weights:
+        halve_weights(path, spec.name)
     progress(spec.name, "checking")
     verifications = verify(spec, path)
     entry = bundle_pb2.ModelEntry(

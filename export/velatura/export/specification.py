@@ -105,6 +105,8 @@ class NetworkSpec:
     counted_at: Size | None = None
     """Height and width for the operation count, where they are free."""
     references: tuple[Reference, ...] = ()
+    half_weights: bool = False
+    """Store the weights in float16; `tolerance` must leave room for their rounding."""
     labels: tuple[str, ...] = ()
     max_batch_size: int = 0
     version: str = "1"

@@ -9,11 +9,13 @@ import torch
 
 from velatura.export.checkpoints.native import load_encoder, load_generator, save_weights
 from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
-from velatura.training.assemble import assemble_weights
+from velatura.training.assemble import Runs, assemble_weights
 from velatura.training.avatars.layers import render_layers
+from velatura.training.classifier.network import AttributeClassifier, ClassifierConfig
 from velatura.training.directions.catalog import EDITS
 from velatura.training.directions.supervised import paired_direction
-from velatura.training.evaluate import evaluate_direction, evaluate_inversion
+from velatura.training.evaluation.edits import encode_faces, measure_edit
+from velatura.training.evaluation.inversion import evaluate_inversion
 from velatura.training.generator.encode import EncodeSettings, train_images, train_latents
 from velatura.training.generator.mapping import MappingSettings, fit_mapping
 from velatura.training.generator.pretrain import PretrainSettings, pretrain
@@ -29,6 +31,11 @@ def newest(run: Path) -> Path:
     return found
 
 
+def new_judge() -> AttributeClassifier:
+    torch.manual_seed(0)
+    return AttributeClassifier(ClassifierConfig(channels=(8, 8), blocks=(1, 1))).eval()
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two steps of every stage give."""
@@ -42,7 +49,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit_mapping(MappingSettings(samples=4096), out / "mapping")
     config = SegmenterConfig("deeplabv3plus", "tu-mobilenetv3_small_100", ("a", "b"), 128, (32,))
     save_weights(out / "segmenter" / "segmenter.safetensors", build_segmenter(config), config)
-    assemble_weights(newest(out / "joint"), out / "segmenter", out / "mapping", out / "weights")
+    runs = Runs(newest(out / "joint"), out / "mapping", segmenter=out / "segmenter")
+    assemble_weights(runs, out / "weights")
     assert list((out / "joint" / "samples").glob("*.png"))
     return out / "weights"
 
@@ -50,8 +58,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_weights_load_and_reconstruct(weights: Path) -> None:
     generator = load_generator(weights / "avatar-generator.safetensors")
     encoder = load_encoder(weights / "avatar-encoder.safetensors")
-    layers = render_layers(128)
-    figures = {f.name: f.value for f in evaluate_inversion(generator, encoder, layers, count=4)}
+    found = evaluate_inversion(generator, encoder, new_judge(), render_layers(128), count=4)
+    figures = {f.name: f.value for f in found}
     assert 2 < figures["PSNR"] < 40
     assert 0 <= figures["kept/mouth"] <= 1
     with torch.inference_mode():
@@ -75,7 +83,8 @@ def test_directions_come_from_pairs_and_are_measured(weights: Path) -> None:
     offsets = paired_direction(smile, encoder, layers, range(4))
     assert offsets.shape == (12, 128)
     assert offsets.abs().max() > 0
-    figures = evaluate_direction(smile, offsets, generator, encoder, layers, count=4)
-    assert [figure.name for figure in figures] == ["success", "preservation"]
-    still = evaluate_direction(smile, torch.zeros(12, 128), generator, encoder, layers, count=4)
-    assert still[1].value == 1.0  # no edit, nothing else changed
+    faces = encode_faces(range(1_000_000, 1_000_004), generator, encoder, new_judge(), layers)
+    effect = measure_edit(smile, offsets, faces, generator, new_judge())
+    assert [f.name for f in effect.figures("here")] == ["success", "preservation"]
+    still = measure_edit(smile, torch.zeros(12, 128), faces, generator, new_judge())
+    assert still.preservation == 1.0  # no edit, nothing else changed

@@ -11,6 +11,8 @@ import typer
 from velatura.training.biggan.command import biggan
 from velatura.training.classifier.command import classifier
 from velatura.training.command_settings import ConfiguredTyper
+from velatura.training.evaluation.command import evaluate
+from velatura.training.gan.command import gan
 
 app = ConfiguredTyper(
     no_args_is_help=True,
@@ -23,11 +25,14 @@ Minutes = Annotated[float, typer.Option(help="Time budget; 0 for none.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all.")]
 Compile = Annotated[bool, typer.Option(help="Compile the networks with torch.compile.")]
 Bf16 = Annotated[bool, typer.Option(help="bfloat16 arithmetic; quick on CPUs with AMX.")]
+Run = Annotated[Path | None, typer.Option(help="A run's folder; without it, nothing new.")]
 WEIGHTS = Path("training/weights")
 
 
 app.command()(classifier)
+app.command(keeps_settings=False)(evaluate)
 app.command()(biggan)
+app.command()(gan)
 
 
 def _use_threads(count: int) -> None:
@@ -101,6 +106,38 @@ def encoder(
 
 
 @app.command()
+def adversarial(
+    joint_run: Annotated[Path, typer.Option(help="Run of encoder and generator to go on from.")],
+    out: Out = Path("runs/adversarial"),
+    steps: int = 2000,
+    minutes: Minutes = 0,
+    learning_rate: float = 2e-4,
+    generator_learning_rate: float = 3e-3,
+    adversarial_share: Annotated[
+        float, typer.Option(help="Size of the discriminator's gradient beside the picture's.")
+    ] = 0.4,
+    threads: Threads = 0,
+    compile: Compile = True,
+    bf16: Bf16 = False,
+) -> None:
+    """Sharpen encoder and generator, together, against a discriminator."""
+    _use_threads(threads)
+    from velatura.training.generator.adversarial import AdversarialSettings, train_adversarially
+    from velatura.training.runs.loop import Schedule
+
+    settings = AdversarialSettings(
+        learning_rate=learning_rate,
+        generator_learning_rate=generator_learning_rate,
+        adversarial_share=adversarial_share,
+        compile=compile,
+        bf16=bf16,
+    )
+    schedule = Schedule(steps, minutes, final_rate=0.05)
+    psnr = train_adversarially(settings, schedule, out, _checkpoint(joint_run))
+    typer.echo(f"held-out PSNR of encode and generate: {psnr:.2f} dB")
+
+
+@app.command()
 def mapping(out: Out = Path("runs/mapping"), threads: Threads = 0) -> None:
     """Fit the mapping network, which samples avatars from z; needs no other run."""
     _use_threads(threads)
@@ -157,30 +194,28 @@ def segmenter(
     typer.echo(f"mIoU {figures['mIoU']:.4f}")
 
 
-@app.command()
+@app.command(keeps_settings=False)
 def assemble(
-    encoder_run: Annotated[Path, typer.Option()] = Path("runs/joint"),
-    segmenter_run: Annotated[Path, typer.Option()] = Path("runs/segmenter"),
-    mapping_run: Annotated[Path, typer.Option()] = Path("runs/mapping"),
+    encoder_run: Run = None,
+    mapping_run: Run = None,
+    segmenter_run: Run = None,
+    unet_run: Run = None,
+    class_generator_run: Run = None,
+    classifier_run: Run = None,
     weights: Annotated[Path, typer.Option(help="Where the bundle's weights go.")] = WEIGHTS,
 ) -> None:
-    """Collect trained runs into weights: generator with its mapping, encoder, segmenter."""
-    from velatura.training.assemble import assemble_weights
+    """Collect trained runs into weights; the generator comes with the encoder's and mapping's."""
+    from velatura.training.assemble import Runs, assemble_weights
 
-    assemble_weights(_checkpoint(encoder_run), segmenter_run, mapping_run, weights)
-
-
-@app.command()
-def evaluate(
-    weights: Annotated[Path, typer.Option()] = WEIGHTS,
-    count: Annotated[int, typer.Option(help="Held-out avatars.")] = 200,
-    threads: Threads = 0,
-) -> None:
-    """Find the directions, measure everything on held-out avatars, write both."""
-    _use_threads(threads)
-    from velatura.training.report import measure_weights
-
-    measure_weights(weights, count)
+    runs = Runs(
+        encoder=_checkpoint(encoder_run) if encoder_run else None,
+        mapping=mapping_run,
+        segmenter=segmenter_run,
+        unet=unet_run,
+        class_generator=class_generator_run,
+        classifier=classifier_run,
+    )
+    assemble_weights(runs, weights)
 
 
 def _checkpoint(run: Path) -> Path:

@@ -94,7 +94,9 @@ def train_latents(settings: EncodeSettings, schedule: Schedule, out: Path) -> fl
     step_module = _Latents(_encoder_of(trained))
     learned: list[Tensor] = list(trained.parameters())
     run = AveragedRun(out, trained, [(learned, settings.learning_rate)])
-    batches, (images, labels), rng = _data(settings, run.step)
+    batches, (images, labels), rng = training_data(
+        settings.resolution, settings.batch, settings.seed, run.step
+    )
     forward = torch.compile(step_module) if settings.compile else step_module
 
     def next_loss() -> Tensor:
@@ -134,7 +136,9 @@ def train_images(
         (generator.learned(), settings.generator_learning_rate),
     ]
     run = AveragedRun(out, trained, groups)
-    batches, (images, _), rng = _data(settings, run.step)
+    batches, (images, _), rng = training_data(
+        settings.resolution, settings.batch, settings.seed, run.step
+    )
     step_module = _Images(encoder, generator, ImageLoss(settings.resolution))
     forward = torch.compile(step_module) if settings.compile else step_module
 
@@ -145,14 +149,19 @@ def train_images(
             loss: Tensor = forward(seen, targets, codes, blend_labels(codes, rng))
         return loss
 
-    @torch.no_grad()
     def measure() -> float:
-        made = _generator_of(run.average).synthesis(_encoder_of(run.average)(images))
-        rows = [images[:8], made[:8], images[8:16], made[8:16]]
-        save_grid(out / "samples" / f"step-{run.step:06d}.png", torch.cat(rows), 8)
-        return psnr_db(made, images)
+        return held_out_reconstruction(run, images)
 
     return train(run, schedule, next_loss, measure, "encoder and generator, images")
+
+
+@torch.no_grad()
+def held_out_reconstruction(run: AveragedRun, images: Tensor) -> float:
+    """PSNR in dB of encode → generate by the run's averages; writes rows of both as a sample."""
+    made = _generator_of(run.average).synthesis(_encoder_of(run.average)(images))
+    rows = [images[:8], made[:8], images[8:16], made[8:16]]
+    save_grid(run.out / "samples" / f"step-{run.step:06d}.png", torch.cat(rows), 8)
+    return psnr_db(made, images)
 
 
 def _encoder(settings: EncodeSettings) -> Encoder:
@@ -170,14 +179,14 @@ def _generator_of(trained: nn.Module) -> LabelledGenerator:
     return cast("LabelledGenerator", trained.get_submodule("generator"))
 
 
-def _data(
-    settings: EncodeSettings, step: int
+def training_data(
+    resolution: int, batch: int, seed: int, step: int
 ) -> tuple[Iterator[tuple[Tensor, Tensor]], tuple[Tensor, Tensor], torch.Generator]:
-    """Training batches, 64 held-out avatars, and the augmentation's random numbers."""
-    layers = render_layers(settings.resolution)
-    batches = avatar_batches(layers, settings.batch, settings.seed * 10_000_000 + step)
+    """Batches from `step` on, 64 held-out avatars, and the augmentation's random numbers."""
+    layers = render_layers(resolution)
+    batches = avatar_batches(layers, batch, seed * 10_000_000 + step)
     held_out = avatar_batch(range(HELD_OUT_SEED, HELD_OUT_SEED + 64), layers)
-    return batches, held_out, torch.Generator().manual_seed(settings.seed + step)
+    return batches, held_out, torch.Generator().manual_seed(seed + step)
 
 
 def label_accuracy(predicted: Tensor, labels: Tensor) -> float:
