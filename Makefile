@@ -13,7 +13,7 @@ TOOLS := BIN=$(CURDIR)/$(DEV) PYTHON=$(CURDIR)/$(DEV)/python
 PACKAGES := protos clients server export training
 PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 
-.PHONY: help setup setup-dev demo serve test lint format typecheck bench load proto models evaluate lock clean
+.PHONY: help setup setup-dev demo serve test lint format typecheck bench stack dashboards load proto models evaluate lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,8 +47,16 @@ load: setup .venv-load/.complete ## Load a server for a minute, judge it, write 
 	SERVER=$(CURDIR)/$(RUN)/velatura-server LOADTEST=$(CURDIR)/.venv-load/bin/velatura-loadtest \
 	    scripts/load $(LOAD)
 
-proto: setup-dev ## Write the Python stubs after a change of a .proto file
+stack: setup-dev ## Run server and Prometheus with the rules, without containers, until Ctrl-C (STACK="--load 60" loads it)
+	$(TOOLS) scripts/stack $(STACK)
+
+dashboards: setup-dev ## Write the dashboards' JSON from their code; draw their panels while `make stack` runs (DRAW=1)
+	$(TOOLS) scripts/dashboards
+	$(if $(DRAW),$(TOOLS) scripts/draw-dashboards)
+
+proto: setup-dev ## Write the Python stubs and docs/api.md after a change of a .proto file
 	$(TOOLS) scripts/proto
+	$(TOOLS) scripts/api-docs
 
 models: setup-dev ## Export and check models/ from training/weights (TRAIN=1 trains those first: hours)
 	$(TOOLS) scripts/models $(if $(TRAIN),--train)

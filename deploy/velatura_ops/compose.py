@@ -56,6 +56,15 @@ def command_of(service: str) -> list[str]:
     return [*entry, *(declared.get("command") or instruction(dockerfile, "CMD"))]
 
 
+def environment_of(service: str) -> dict[str, str]:
+    """The variables of a container of ours: the Dockerfile's, then the compose file's, with its
+    defaults filled in; those that it only hands on are left out."""
+    declared = services()[service]
+    own = environment(ROOT / declared["build"]["dockerfile"])
+    given = {key: str(value) for key, value in declared.get("environment", {}).items() if value}
+    return own | {key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for key, value in given.items()}
+
+
 def _joined(dockerfile: Path) -> str:
     """A Dockerfile without comments, with its continued lines on one line."""
     text = re.sub(r"^\s*#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE)

@@ -86,7 +86,8 @@ def main() -> int:
         if options.free_ports
         else Addresses(options.listen, options.metrics_listen, options.prometheus_listen)
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     arguments = ("--bundle", str(options.bundle))
     with tempfile.TemporaryDirectory(prefix="velatura-stack-") as folder:
         try:

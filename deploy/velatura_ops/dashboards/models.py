@@ -275,7 +275,7 @@ INFERENCE = Row(
         ),
         Panel(
             "What does a batch cost, however small?",
-            "The learned b of a n + b.",
+            "The learned b of a n + b. Large against a: larger batches pay off.",
             "s",
             (Query(f"avg by (model) ({select(B, MODEL)})", EACH),),
         ),
