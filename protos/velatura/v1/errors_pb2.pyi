@@ -1,0 +1,84 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from typing import ClassVar as _ClassVar
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_REASON_UNSPECIFIED: _ClassVar[ErrorReason]
+    ERROR_REASON_INVALID_FIELD: _ClassVar[ErrorReason]
+    ERROR_REASON_MALFORMED: _ClassVar[ErrorReason]
+    ERROR_REASON_EMPTY: _ClassVar[ErrorReason]
+    ERROR_REASON_NOT_AN_IMAGE: _ClassVar[ErrorReason]
+    ERROR_REASON_UNSUPPORTED_FORMAT: _ClassVar[ErrorReason]
+    ERROR_REASON_TRUNCATED: _ClassVar[ErrorReason]
+    ERROR_REASON_CORRUPT: _ClassVar[ErrorReason]
+    ERROR_REASON_ANIMATED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOO_MANY_BYTES: _ClassVar[ErrorReason]
+    ERROR_REASON_TOO_MANY_PIXELS: _ClassVar[ErrorReason]
+    ERROR_REASON_SIDE_TOO_LONG: _ClassVar[ErrorReason]
+    ERROR_REASON_WRONG_SIZE: _ClassVar[ErrorReason]
+    ERROR_REASON_OUT_OF_RANGE: _ClassVar[ErrorReason]
+    ERROR_REASON_OUTSIDE_IMAGE: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_DAMAGED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_VERSION: _ClassVar[ErrorReason]
+    ERROR_REASON_INVALID_TENSOR: _ClassVar[ErrorReason]
+    ERROR_REASON_NOT_FINITE: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_CLASS: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_DIRECTION: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_GENERATOR: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_SEGMENTER: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_STYLE: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_STYLE_MODEL: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_MODEL: _ClassVar[ErrorReason]
+    ERROR_REASON_UNSUPPORTED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOKEN_OF_ANOTHER_MODEL: _ClassVar[ErrorReason]
+    ERROR_REASON_OVERLOADED: _ClassVar[ErrorReason]
+    ERROR_REASON_TOO_MANY_REQUESTS: _ClassVar[ErrorReason]
+    ERROR_REASON_MESSAGE_TOO_LARGE: _ClassVar[ErrorReason]
+    ERROR_REASON_DEADLINE: _ClassVar[ErrorReason]
+    ERROR_REASON_STARTING: _ClassVar[ErrorReason]
+    ERROR_REASON_DRAINING: _ClassVar[ErrorReason]
+    ERROR_REASON_DEVICE_FAILED: _ClassVar[ErrorReason]
+    ERROR_REASON_API_KEY: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_METHOD: _ClassVar[ErrorReason]
+    ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
+ERROR_REASON_UNSPECIFIED: ErrorReason
+ERROR_REASON_INVALID_FIELD: ErrorReason
+ERROR_REASON_MALFORMED: ErrorReason
+ERROR_REASON_EMPTY: ErrorReason
+ERROR_REASON_NOT_AN_IMAGE: ErrorReason
+ERROR_REASON_UNSUPPORTED_FORMAT: ErrorReason
+ERROR_REASON_TRUNCATED: ErrorReason
+ERROR_REASON_CORRUPT: ErrorReason
+ERROR_REASON_ANIMATED: ErrorReason
+ERROR_REASON_TOO_MANY_BYTES: ErrorReason
+ERROR_REASON_TOO_MANY_PIXELS: ErrorReason
+ERROR_REASON_SIDE_TOO_LONG: ErrorReason
+ERROR_REASON_WRONG_SIZE: ErrorReason
+ERROR_REASON_OUT_OF_RANGE: ErrorReason
+ERROR_REASON_OUTSIDE_IMAGE: ErrorReason
+ERROR_REASON_TOKEN_DAMAGED: ErrorReason
+ERROR_REASON_TOKEN_VERSION: ErrorReason
+ERROR_REASON_INVALID_TENSOR: ErrorReason
+ERROR_REASON_NOT_FINITE: ErrorReason
+ERROR_REASON_UNKNOWN_CLASS: ErrorReason
+ERROR_REASON_UNKNOWN_DIRECTION: ErrorReason
+ERROR_REASON_UNKNOWN_GENERATOR: ErrorReason
+ERROR_REASON_UNKNOWN_SEGMENTER: ErrorReason
+ERROR_REASON_UNKNOWN_STYLE: ErrorReason
+ERROR_REASON_UNKNOWN_STYLE_MODEL: ErrorReason
+ERROR_REASON_UNKNOWN_MODEL: ErrorReason
+ERROR_REASON_UNSUPPORTED: ErrorReason
+ERROR_REASON_TOKEN_OF_ANOTHER_MODEL: ErrorReason
+ERROR_REASON_OVERLOADED: ErrorReason
+ERROR_REASON_TOO_MANY_REQUESTS: ErrorReason
+ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason
+ERROR_REASON_DEADLINE: ErrorReason
+ERROR_REASON_STARTING: ErrorReason
+ERROR_REASON_DRAINING: ErrorReason
+ERROR_REASON_DEVICE_FAILED: ErrorReason
+ERROR_REASON_API_KEY: ErrorReason
+ERROR_REASON_UNKNOWN_METHOD: ErrorReason
+ERROR_REASON_INTERNAL: ErrorReason
