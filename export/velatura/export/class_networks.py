@@ -24,7 +24,8 @@ def class_generator_spec(
         ),
         outputs=(Port("image", (-1, 3, size, size), -1, 1, "NCHW"),),
         background=origin.background(
-            f"BigGAN generator: z and a class ({kind}) to an {origin.subject} of {size} × {size} px.",
+            f"BigGAN generator: z and a class ({kind}) to an {origin.subject} of "
+            f"{size} × {size} px.",
             f"Sampling {origin.subject}s by {kind}. Truncation multiplies z by psi.",
             ("Brock et al. 2018, arXiv:1809.11096", "Zhang et al. 2018, arXiv:1805.08318"),
         ),

@@ -77,7 +77,7 @@ class ConditionalBatchNorm(nn.Module):
     """Batch norm whose gain 1 + G·c and bias B·c are linear in the condition c [N, D].
 
     Both maps are plain: normalised ones could move a channel by no more than |c|/√channels, too
-    little for a colour. They start at zero, as an unconditional batch norm.
+    little for a colour. They start near zero, as an unconditional batch norm.
     """
 
     def __init__(self, channels: int, condition_dim: int) -> None:
