@@ -33,6 +33,7 @@ def classifier(
     settings = ClassifierSettings(
         batch=batch, learning_rate=learning_rate, bf16=bf16, compile=compile
     )
-    figures = train_classifier(settings, Schedule(steps, minutes, final_rate=0.02), out)
+    schedule = Schedule(steps, minutes, final_rate=0.02, save_every=100)
+    figures = train_classifier(settings, schedule, out)
     for attribute, value in figures.items():
         typer.echo(f"{attribute}: {value:.4f}")

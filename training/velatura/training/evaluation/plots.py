@@ -1,0 +1,88 @@
+"""The report's charts, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from velatura.training.evaluation.figures import Measured
+from velatura.training.evaluation.sweep import Curve
+from velatura.v1 import bundle_pb2
+
+_MAIN, _SECOND, _GATE = "#3b6ea5", "#d98c3f", "#b03030"
+_DPI = 90
+
+
+def plot_directions(
+    path: Path, directions: bundle_pb2.DirectionSet, success: float, preservation: float
+) -> None:
+    """Success and preservation of each measured direction, with the wanted values as lines."""
+    measured = [d for d in directions.directions if len(d.figures) >= 2]
+    names = [d.name for d in measured]
+    figure = Figure(figsize=(9, 1.2 + 0.2 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _bars(left, names, [d.figures[0].value for d in measured], "success (background: approach)")
+    _bars(right, names, [d.figures[1].value for d in measured], "preservation of the rest")
+    left.axvline(success, color=_GATE, linewidth=1)
+    right.axvline(preservation, color=_GATE, linewidth=1)
+    right.set_xlim(0.8, 1.0)
+    left.invert_yaxis()
+    _save(figure, path)
+
+
+def plot_iou(path: Path, segmenters: Mapping[str, Sequence[Measured]], least: float) -> None:
+    """IoU of each class, one colour for each segmenter, with the least wanted value as a line."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / max(1, len(segmenters))
+    classes: list[str] = []
+    for i, (name, figures) in enumerate(segmenters.items()):
+        by_class = {f.name.removeprefix("IoU/"): f.value for f in figures if "IoU/" in f.name}
+        classes = list(by_class)
+        places = [c + (i + 0.5) * width - 0.4 for c in range(len(classes))]
+        axes.bar(places, list(by_class.values()), width, label=name, color=(_MAIN, _SECOND)[i % 2])
+    axes.axhline(least, color=_GATE, linewidth=1)
+    axes.set_xticks(range(len(classes)), classes, rotation=20)
+    axes.set_ylim(0.6, 1.0)
+    axes.set_ylabel("IoU")
+    axes.legend(loc="lower right", fontsize=8)
+    _save(figure, path)
+
+
+def plot_sweep(path: Path, curves: Mapping[str, Curve]) -> None:
+    """Success and preservation over strength, one panel for each direction."""
+    columns = 3
+    rows = max(1, -(-len(curves) // columns))
+    figure = Figure(figsize=(9, 2.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axes, (name, curve) in zip(panels, curves.items(), strict=False):
+        axes.plot(curve.strengths, curve.success, color=_MAIN, marker=".", label="success")
+        axes.plot(
+            curve.strengths, curve.preservation, color=_SECOND, marker=".", label="preservation"
+        )
+        axes.set_title(name, fontsize=9)
+        axes.set_ylim(0, 1.03)
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    if curves:
+        panels[0].legend(fontsize=7, loc="lower right")
+    figure.supxlabel("strength", fontsize=9)
+    _save(figure, path)
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str) -> None:
+    axes.barh(range(len(names)), values, color=_MAIN, height=0.7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xlim(0, 1.0)
+    axes.set_title(title, fontsize=9)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No date and no version in the file: the same figures give the same bytes.
+    figure.savefig(path, dpi=_DPI, metadata={"Software": None})
