@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 
 from velatura.server.observability.metrics import Metrics
 from velatura.server.rpc.auth import KeyRing
-from velatura.server.rpc.call import current_call
+from velatura.server.rpc.call import Call, current_call, slack_of
 from velatura.server.rpc.interceptors import CallInterceptor
 from velatura.server.rpc.lifecycle import Lifecycle, State
 from velatura.server.rpc.observation import Observer
@@ -43,6 +43,7 @@ class Generator(generate_pb2_grpc.GenerateServiceServicer):
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.closed = asyncio.Event()
+        self.padding = 0
 
     async def Generate(
         self, request: generate_pb2.GenerateRequest, context: Any
@@ -51,7 +52,8 @@ class Generator(generate_pb2_grpc.GenerateServiceServicer):
             for index in range(len(request.seeds)):
                 if index == 1:
                     await self.behaviour()
-                yield generate_pb2.GenerateResponse(index=index)
+                token = b"0" * self.padding
+                yield generate_pb2.GenerateResponse(index=index, latent_token=token)
         finally:
             self.closed.set()
 
@@ -210,6 +212,122 @@ async def test_requests_over_the_limit_are_refused_and_leave_no_trace() -> None:
             call.cancel()
         assert await made.lifecycle.idle(10)
         assert made.handled("CANCELLED") == 2
+
+
+async def test_a_method_that_is_not_there_is_refused_and_counted_without_its_name() -> None:
+    async with scene(fine) as (made, _, _generator):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{made.port}") as channel:
+            for path in ("/velatura.v1.CatalogService/Undo", "/no.Such/Thing", "/x/y"):
+                calls = (channel.unary_unary(path), channel.unary_stream(path))
+                for answer in (calls[0](b"anything"), calls[1](b"anything").read()):
+                    with pytest.raises(grpc.aio.AioRpcError) as raised:
+                        await answer
+                    assert raised.value.code() is Code.UNIMPLEMENTED
+                    assert path in (raised.value.details() or "")
+                    assert info_of(raised.value).reason == "UNKNOWN_METHOD"
+        names = dict.fromkeys(("grpc_type", "grpc_service", "grpc_method"), "unknown")
+        value = made.metrics.registry.get_sample_value
+        assert value("grpc_server_started_total", names) == 6
+        handled = {**names, "grpc_code": "UNIMPLEMENTED"}
+        assert value("grpc_server_handled_total", handled) == 6
+        services = {
+            sample.labels["grpc_service"]
+            for family in made.metrics.registry.collect()
+            if family.name == "grpc_server_started"
+            for sample in family.samples
+        }
+        assert services == {"unknown"}
+
+
+async def test_messages_are_counted_with_their_bytes() -> None:
+    async with scene(fine) as (made, catalog, generator):
+        await catalog.ListStyles(LIST)
+        got = [each async for each in generator.Generate(SEEDS)]
+
+        def value(name: str, kind: str, service: str, method: str) -> float | None:
+            labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}
+            return made.metrics.registry.get_sample_value(name, labels)
+
+        stream = ("server_stream", "velatura.v1.GenerateService", "Generate")
+        assert value("grpc_server_msg_received_total", *stream) == 1
+        assert value("grpc_server_msg_received_bytes_sum", *stream) == SEEDS.ByteSize()
+        assert value("grpc_server_msg_sent_total", *stream) == 3
+        size = sum(each.ByteSize() for each in got)
+        assert value("grpc_server_msg_sent_bytes_sum", *stream) == size
+        unary = ("unary", "velatura.v1.CatalogService", "ListStyles")
+        assert value("grpc_server_msg_sent_total", *unary) == 1
+        assert value("grpc_server_msg_sent_bytes_sum", *unary) == 0
+
+
+async def test_a_stream_dropped_while_its_message_is_on_the_way_is_cancelled_not_ok() -> None:
+    async with scene(fine) as (made, _, generator):
+        made.generator.padding = 8 << 20  # more than flow control lets out unread
+        call = generator.Generate(SEEDS)
+        async with asyncio.timeout(10):
+            while not made.lifecycle.in_flight:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            call.cancel()
+            await made.generator.closed.wait()
+            assert await made.lifecycle.idle(5)
+        labels = {
+            "grpc_type": "server_stream",
+            "grpc_service": "velatura.v1.GenerateService",
+            "grpc_method": "Generate",
+        }
+        value = made.metrics.registry.get_sample_value
+        cancelled = {**labels, "grpc_code": "CANCELLED"}
+        assert value("grpc_server_handled_total", cancelled) == 1
+        assert value("grpc_server_in_flight", labels) == 0
+
+
+async def test_who_hangs_up_at_the_deadline_was_late_and_who_does_before_was_not() -> None:
+    async with scene(slow) as (made, catalog, _):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await catalog.ListStyles(LIST, timeout=0.2)
+        call = catalog.ListStyles(LIST, timeout=30)
+        async with asyncio.timeout(10):
+            while not made.lifecycle.in_flight:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+            call.cancel()
+            assert await made.lifecycle.idle(5)
+        assert made.handled("DEADLINE_EXCEEDED") == 1
+        assert made.handled("CANCELLED") == 1
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "left_s", "late"),
+    [(0.1, 0.004, True), (0.1, 0.02, False), (5.0, 0.04, True), (5.0, 0.2, False)],
+)
+def test_a_callers_clock_may_be_ahead_by_what_grpc_rounds(
+    timeout_s: float, left_s: float, late: bool
+) -> None:
+    assert Call("id", time.monotonic() + left_s, slack_of(timeout_s)).late() is late
+    assert not Call("id", time.monotonic() + left_s).late(), "the server's own deadline is exact"
+
+
+async def test_one_line_a_call_tells_what_it_took() -> None:
+    async def behaviour() -> None:
+        record = current_call.get().record
+        with record.stage("decode"):
+            await asyncio.sleep(0.01)
+        record.pixels_in = 6144
+        record.dispatched("net", 8, 0.002)
+        record.dispatched("net", 8, 0.001)
+        record.dispatched("net", 2, 0.0)
+
+    with structlog.testing.capture_logs() as logs:
+        async with scene(behaviour) as (_, catalog, _generator):
+            await catalog.ListStyles(LIST)
+    (line,) = [each for each in logs if each["event"] == "call"]
+    assert line["code"] == "OK"
+    assert line["milliseconds"] >= 10
+    assert 9 <= line["stages_ms"].pop("decode") <= line["milliseconds"]
+    assert {key: line[key] for key in ("bytes_in", "bytes_out", "pixels_in", "queue_ms")} == {
+        "bytes_in": 0, "bytes_out": 0, "pixels_in": 6144, "queue_ms": 3.0,
+    }  # fmt: skip
+    assert line["batches"] == {"net": {"2": 1, "8": 2}}
+    assert "trace_id" not in line
 
 
 async def test_validation_comes_before_the_service() -> None:
