@@ -61,7 +61,7 @@ def test_p_zero_is_the_identity_to_the_bit() -> None:
 @pytest.mark.parametrize("preset", ["blit", "geom", "color", "noise", "cutout"])
 def test_skipped_images_are_untouched_and_their_share_is_as_published(preset: str) -> None:
     """Each augmentation is skipped with 1 − p; an image is untouched where all of them are."""
-    count, p = 4000, 0.4
+    count, p = 1000, 0.4
     # Random samples: no flip or turn maps them to themselves.
     images = torch.randn(count, 3, 32, 32, generator=seeded())
     changed = AugmentPipe(preset)(images, p, seeded(1)) != images
@@ -77,7 +77,7 @@ def test_skipped_images_are_untouched_and_their_share_is_as_published(preset: st
         "cutout": skip,
     }[preset]
     # A flip with half a turn or so can undo a turn and a shift; that is rarer than the tolerance.
-    assert share == pytest.approx(expected, abs=0.03)
+    assert share == pytest.approx(expected, abs=0.05)
 
 
 def orientations() -> tuple[Tensor, dict[tuple[int, ...], int]]:
