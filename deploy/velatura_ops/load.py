@@ -70,10 +70,19 @@ class Mix:
 
     def draw(self) -> Call:
         """One call."""
+        kinds = self._kinds()
+        return self._random.choices([call for _, call in kinds], [weight for weight, _ in kinds])[0]
+
+    def every(self) -> list[Call]:
+        """One call of each kind."""
+        return [call for _, call in self._kinds()]
+
+    def _kinds(self) -> list[tuple[float, Call]]:
+        """Every kind of call with its weight, on pictures and names drawn anew."""
         pick, client = self._random.choice, self._client
         face, photo, style = pick(self._faces), pick(self._photos), pick(self._styles)
         edit = {pick(self._directions): self._random.uniform(-1, 1)}
-        kinds: list[tuple[float, Call]] = [
+        return [
             (5, lambda: client.edit_image(face, edit, timeout=TIMEOUT_S)),
             (3, lambda: client.edit_image(face, edit, region="hair", timeout=TIMEOUT_S)),
             (5, lambda: client.edit_image(None, edit, latent_token=self._token)),
@@ -88,8 +97,6 @@ class Mix:
             (0.4, lambda: client.edit_image(face, edit, timeout=0.004)),
             (0.4, lambda: _hang_up(client.edit_image(face, edit), 0.01)),
         ]
-        weights = [weight for weight, _ in kinds]
-        return self._random.choices([call for _, call in kinds], weights)[0]
 
     def hurried(self) -> Call:
         """A call with little time: many at once cannot all be done in it, and are refused."""
@@ -122,13 +129,15 @@ async def _counted(call: Call, tally: Tally) -> None:
 
 
 async def drive(target: str, seconds: float, callers: int = 6, seed: int = 0) -> Tally:
-    """Load `target` (host:port) for `seconds` in waves of up to `callers`, with a burst of hurried
-    and impatient ones at the top of each wave; returns what came of it."""
+    """Load `target` (host:port) with one call of each kind, then for `seconds` in waves of up to
+    `callers`, with a burst of hurried and impatient ones at the top of each; what came of it."""
     tally = Tally()
     async with AsyncClient(target, timeout=TIMEOUT_S, retry=NO_RETRY) as client:
         await client.wait_ready(TIMEOUT_S)
         mix = Mix(client, seed)
         await mix.prepare()
+        for call in mix.every():  # however slow the machine, nothing is left out
+            await _counted(call, tally)
         begin = time.monotonic()
         wave = max(seconds / 3, 2.0)
 
