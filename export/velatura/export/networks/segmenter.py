@@ -26,6 +26,9 @@ class SegmenterConfig:
     classes: tuple[str, ...]
     resolution: int = 128
     decoder_channels: tuple[int, ...] = (128,)
+    # DeepLabv3+ only: widths of the stage at stride 2, of the image's own features, and of the
+    # stage at stride 1.
+    refinement: tuple[int, ...] = (24, 8, 16)
 
     def __post_init__(self) -> None:
         if self.architecture not in ("deeplabv3plus", "unet_scse"):
@@ -33,6 +36,8 @@ class SegmenterConfig:
                 f"architecture: unknown segmenter {self.architecture!r}; "
                 "use deeplabv3plus or unet_scse"
             )
+        if len(self.refinement) != 3:
+            raise ValueError(f"refinement: {len(self.refinement)} widths; give three")
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -52,7 +57,9 @@ class RefinedDeepLabV3Plus(nn.Module):
     Input [N, 3, H, W] in [-1, 1], H and W divisible by 16; output logits [N, C, H, W].
     """
 
-    def __init__(self, encoder: str, decoder_channels: int, classes: int) -> None:
+    def __init__(
+        self, encoder: str, decoder_channels: int, refinement: tuple[int, ...], classes: int
+    ) -> None:
         super().__init__()
         self.base = smp.DeepLabV3Plus(
             encoder,
@@ -65,18 +72,19 @@ class RefinedDeepLabV3Plus(nn.Module):
             decoder_aspp_separable=False,
         )
         half_channels = self.base.encoder.out_channels[1]
-        self.refine_half = _conv_bn_relu(classes + half_channels, 24)
-        self.detail = _conv_bn_relu(3, 8)
-        self.refine_full = _conv_bn_relu(24 + 8, 16)
-        self.head = nn.Conv2d(16, classes, 1)
+        half, detail, full = refinement
+        self.refine_half = _conv_bn_relu(classes + half_channels, half)
+        self.detail = _conv_bn_relu(3, detail)
+        self.refine_full = _conv_bn_relu(half + detail, full)
+        self.head = nn.Conv2d(full, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.base.encoder(image)
         coarse = self.base.segmentation_head(self.base.decoder(features))  # [N, C, H/4, W/4]
         coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-        half = self.refine_half(torch.cat([coarse, features[1]], dim=1))  # [N, 24, H/2, W/2]
+        half = self.refine_half(torch.cat([coarse, features[1]], dim=1))  # [N, R, H/2, W/2]
         full = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
-        full = self.refine_full(torch.cat([full, self.detail(image)], dim=1))  # [N, 16, H, W]
+        full = self.refine_full(torch.cat([full, self.detail(image)], dim=1))  # [N, R, H, W]
         return cast("Tensor", self.head(full))  # [N, C, H, W]
 
 
@@ -88,7 +96,9 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
     if config.architecture == "deeplabv3plus":
         if len(config.decoder_channels) != 1:
             raise ValueError("decoder_channels: deeplabv3plus takes exactly one width, e.g. [128]")
-        return RefinedDeepLabV3Plus(config.encoder, config.decoder_channels[0], len(config.classes))
+        return RefinedDeepLabV3Plus(
+            config.encoder, config.decoder_channels[0], config.refinement, len(config.classes)
+        )
     depth = len(config.decoder_channels)
     if not 3 <= depth <= 5 or min(config.decoder_channels) < 16:
         raise ValueError(

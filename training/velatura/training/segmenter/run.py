@@ -48,6 +48,7 @@ def run_segmenter(run: SegmenterRun) -> dict[str, float]:
         classes=data.classes,
         resolution=_RESOLUTION,
         decoder_channels=widths,
+        refinement=(32, 16, 24),
     )
     settings = SegmenterTraining(
         learning_rate=run.learning_rate, lovasz_from=run.lovasz_from, bf16=run.bf16

@@ -36,7 +36,7 @@ class SegmenterTraining:
     batch: int = 16
     learning_rate: float = 2e-3
     # Share of the images that are changed at all; the rest is learned as it will be served.
-    augmented: float = 0.6
+    augmented: float = 0.45
     # How far into the run (0 to 1) Dice gives way to Lovász.
     lovasz_from: float = 0.5
     seed: int = 1
@@ -54,7 +54,7 @@ def train_segmenter(
 ) -> dict[str, float]:
     """Train or resume in `out`; writes checkpoints, log.csv, samples and segmenter.safetensors.
 
-    `start_from` are weights of the same configuration to go on from. Returns the figures of
+    `start_from` are weights to go on from, of the same encoder and classes. Returns the figures of
     `evaluate` on `held_out`. Raises ValueError when the data's classes are not the network's.
     """
     if data.classes != config.classes:
@@ -94,11 +94,18 @@ def _network(config: SegmenterConfig, start_from: Path | None) -> nn.Module:
     network = build_segmenter(config)
     if start_from is not None:
         earlier, its_config = load_segmenter(start_from)
-        if its_config != config:
+        if (its_config.encoder, its_config.classes) != (config.encoder, config.classes):
             raise ValueError(f"{start_from}: weights of {its_config}, but {config} is asked for")
-        network.load_state_dict(earlier.state_dict())
+        _take_over(network, earlier)
     network.to(memory_format=torch.channels_last)
     return network.train()
+
+
+def _take_over(network: nn.Module, earlier: nn.Module) -> None:
+    """Load the weights whose names and shapes are the same in both; the others stay random."""
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    fitting = {n: v for n, v in earlier.state_dict().items() if shapes.get(n) == v.shape}
+    network.load_state_dict(fitting, strict=False)
 
 
 def _augmented(
