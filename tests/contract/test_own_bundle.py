@@ -75,7 +75,7 @@ def sample(own: grpc.Channel, seed: int) -> generate_pb2.GenerateResponse:
     return answer
 
 
-def latents(token: bytes) -> np.ndarray:  # type: ignore[type-arg]
+def latents(token: bytes) -> np.ndarray:
     return np.frombuffer(token[17:-8], "<f4").reshape(NUM_WS, -1)
 
 
