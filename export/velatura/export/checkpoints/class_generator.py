@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from velatura.export.checkpoints.native import load_state, read_config
-from velatura.export.networks.biggan import ClassGenerator, ClassGeneratorConfig, bake
+from velatura.export.networks.biggan import ClassGenerator, ClassGeneratorConfig, baked
 
 
 def load_class_generator(weights: Path) -> ClassGenerator:
@@ -14,8 +14,7 @@ def load_class_generator(weights: Path) -> ClassGenerator:
     fit."""
     config = read_config(weights, ClassGeneratorConfig, _fields)
     network = load_state(ClassGenerator(config), weights)
-    bake(network)
-    return network
+    return baked(network) if config.spectral_norm else network
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ block's batch norms take their gain and bias from its chunk and the shared class
 up-blocks, one self-attention block (Zhang et al. 2018, arXiv:1805.08318), spectral normalisation
 (Miyato et al. 2018, arXiv:1802.05957) of every convolution and of the first layer.
 
-Spectral normalisation is a reparametrisation while training; `bake` turns it into plain weights, so
-that the graph holds W/σ and nothing else. In eval mode batch norm uses its standing statistics:
+Spectral normalisation is a reparametrisation while training; `baked` turns it into plain weights,
+so that the graph holds W/σ and nothing else. In eval mode batch norm uses its standing statistics:
 an image depends on its own z and class only, at any batch size.
 """
 
@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from velatura.export.networks.stylegan2 import upsample_convolve
@@ -192,13 +191,19 @@ def _conv(
     return spectral_norm(conv) if normalised else conv
 
 
-def bake(network: nn.Module) -> nn.Module:
-    """Replace every spectrally normalised weight by its value W/σ, in place; returns `network`.
-
-    The network goes to eval mode first: in training mode each look at a weight moves its σ.
-    """
-    network.eval()
-    for module in network.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    return network
+def baked(network: ClassGenerator) -> ClassGenerator:
+    """The same generator in eval mode with plain weights W/σ; `network` stays as it is."""
+    training = network.training
+    network.eval()  # in training mode each look at a weight moves its σ
+    state = {
+        name: value
+        for name, value in network.state_dict().items()
+        if ".parametrizations." not in name
+    }
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            state[f"{name}.weight"] = module.weight.detach()
+    network.train(training)
+    plain = ClassGenerator(replace(network.config, spectral_norm=False))
+    plain.load_state_dict(state)
+    return plain.eval()

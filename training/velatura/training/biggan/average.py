@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from velatura.export.networks.biggan import ClassGenerator, bake
+from velatura.export.networks.biggan import ClassGenerator, baked
 
 Latents = Callable[[], tuple[Tensor, Tensor]]
 """Draws z [N, z_dim] and class_weights [N, C] of the distribution that will be sampled."""
@@ -30,12 +29,12 @@ def move_average(average: nn.Module, network: nn.Module, step: int, decay: float
 def standing_statistics(average: ClassGenerator, latents: Latents, batches: int) -> ClassGenerator:
     """A copy in eval mode, its weights baked, its batch norms' statistics taken anew over
     `batches` (Brock et al. 2018, appendix D)."""
-    network = copy.deepcopy(average).train()
+    network = ClassGenerator(average.config).train()
+    network.load_state_dict(average.state_dict())
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over all batches
     for _ in range(batches):
         network(*latents())
-    bake(network)
-    return network
+    return baked(network)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -224,8 +224,7 @@ class ClassRun:
         if older is not None and older != path:
             older.unlink()
         finished = self.finished(batches)
-        config = replace(finished.config, spectral_norm=False)
-        save_weights(self.out / WEIGHTS_FILE, finished, config, half=True)
+        save_weights(self.out / WEIGHTS_FILE, finished, finished.config, half=True)
         samples = class_samples(finished, _SAMPLES_PER_CLASS, self.settings.sample_psi)
         grid = self.out / "samples" / f"step-{self.step:06d}.png"
         save_grid(grid, samples.flatten(0, 1), _SAMPLES_PER_CLASS)
