@@ -13,10 +13,10 @@ TOOLS := BIN=$(CURDIR)/$(DEV) PYTHON=$(CURDIR)/$(DEV)/python
 PACKAGES := protos clients server export training
 PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 
-.PHONY: help setup setup-dev demo serve test lint format typecheck bench stack dashboards load proto models evaluate lock clean
+.PHONY: help setup setup-dev demo serve test lint format typecheck bench bench-observability stack dashboards load proto models evaluate lock clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.complete ## Make .venv: protos, clients and server on onnxruntime, without torch
 
@@ -42,6 +42,9 @@ typecheck: setup-dev ## Check the types alone
 
 bench: setup ## Measure latency and throughput of a server on this machine
 	$(RUN)/python benchmarks/serving.py
+
+bench-observability: setup ## Measure what metrics and tracing cost in throughput (SECONDS=300)
+	$(RUN)/python benchmarks/observability.py --seconds $(or $(SECONDS),300)
 
 load: setup .venv-load/.complete ## Load a server for a minute, judge it, write out/load/report.html (LOAD="flags" adds flags)
 	SERVER=$(CURDIR)/$(RUN)/velatura-server LOADTEST=$(CURDIR)/.venv-load/bin/velatura-loadtest \

@@ -74,12 +74,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def own_server(bundle: Path) -> Iterator[tuple[str, str]]:
+def own_server(bundle: Path, *arguments: str) -> Iterator[tuple[str, str]]:
     """Runs a server for the block; yields its gRPC and its metrics address, and drains it after."""
     grpc, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     command = [
         str(Path(sys.executable).parent / "velatura-server"), "serve",
-        "--listen", grpc, "--metrics-listen", metrics, "--bundle", str(bundle),
+        "--listen", grpc, "--metrics-listen", metrics, "--bundle", str(bundle), *arguments,
     ]  # fmt: skip
     # A file and not a pipe: a server that waits for its log to be read would be measured waiting.
     with tempfile.TemporaryFile() as log:

@@ -1,0 +1,239 @@
+"""Measures what metrics and tracing cost: servers without and with them take turns under one load.
+
+Four servers run side by side: without metrics, with metrics (twice: the second shows how far equals
+seem apart), and with one call in ten traced to a collector that throws everything away. In each
+round every server is driven for a moment, in an order that changes, so that a slow phase of the
+machine hits all of them. A round gives one ratio of throughputs; the interval around their mean is
+bootstrapped. The CPU time that a call takes stands beside it: other load on the machine troubles it
+less.
+
+Exit code 0 where both costs are shown to be within their limits, 1 where one is shown to be over,
+2 where the run was too short to tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import random
+import sys
+import time
+import timeit
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import psutil
+from rich.console import Console
+from rich.table import Table
+from serving import ROOT, own_server
+
+from velatura.client import AsyncClient
+from velatura.server.observability.record import CallRecord
+
+BARE, METRICS, AGAIN, TRACED = "no metrics", "metrics", "metrics again", "metrics, 10 % traced"
+CALLERS = 8
+RESAMPLES = 4000
+OVER, UNDECIDED = 1, 2
+# A call looks at whether it is traced so many times: at its stages, queues, batches and samples.
+CHECKS = 40
+Call = Callable[[AsyncClient], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One server against another, and what the difference may cost at most (None: shown alone)."""
+
+    what: str
+    of: str
+    to: str
+    limit: float | None
+
+
+COMPARISONS = (
+    Comparison("metrics", METRICS, BARE, 0.02),
+    Comparison("tracing one call in ten", TRACED, METRICS, 0.03),
+    Comparison("nothing (two equal servers)", AGAIN, METRICS, None),
+)
+
+
+@dataclass
+class Subject:
+    """A server that takes its turns, and what each turn gave."""
+
+    client: AsyncClient
+    process: psutil.Process
+    rates: list[float] = field(default_factory=list)  # calls a second
+    costs: list[float] = field(default_factory=list)  # CPU seconds a call
+
+
+class Discard(grpc.GenericRpcHandler):
+    """A collector that takes everything and keeps nothing."""
+
+    def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """Runs the collector for the block; yields its endpoint."""
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Discard()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def process_at(address: str) -> psutil.Process:
+    """The child of ours that listens there."""
+    port = int(address.rpartition(":")[2])
+    for child in psutil.Process().children(recursive=True):
+        if any(each.laddr.port == port for each in child.net_connections("tcp")):
+            return child
+    raise RuntimeError(f"no server listens on {address}")
+
+
+async def drive(
+    subject: Subject, call: Callable[[AsyncClient], Awaitable[object]], s: float
+) -> None:
+    """Keep the callers busy for `s` seconds and note what that gave."""
+    done = 0
+    before = sum(subject.process.cpu_times()[:2])
+    begin = time.perf_counter()
+
+    async def caller() -> None:
+        nonlocal done
+        while time.perf_counter() - begin < s:
+            await call(subject.client)
+            done += 1
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    subject.rates.append(done / (time.perf_counter() - begin))
+    subject.costs.append((sum(subject.process.cpu_times()[:2]) - before) / done)
+
+
+async def take_turns(
+    addresses: Mapping[str, str], seconds: float, turn_s: float
+) -> dict[str, Subject]:
+    """Rounds until the time is over; at least three, after one that does not count."""
+    rng = random.Random(0)
+    async with AsyncExitStack() as stack:
+        subjects = {}
+        for name, address in addresses.items():
+            client = await stack.enter_async_context(AsyncClient(address, timeout=120))
+            await client.wait_ready(120)
+            subjects[name] = Subject(client, process_at(address))
+        first = subjects[METRICS].client
+        faces = [sample.image async for sample in first.generate(range(1, 9))]
+        edit = {(await first.list_directions())[0].name: 1.0}
+
+        async def call(client: AsyncClient) -> object:
+            return await client.edit_image(rng.choice(faces), edit)
+
+        order = list(subjects.values())
+        for subject in order:
+            await drive(subject, call, turn_s)
+            subject.rates.clear()
+            subject.costs.clear()
+        end, rounds = time.perf_counter() + seconds, 0
+        while rounds < 3 or time.perf_counter() < end:
+            rng.shuffle(order)
+            for subject in order:
+                await drive(subject, call, turn_s)
+            rounds += 1
+    return subjects
+
+
+def interval(of: list[float], to: list[float]) -> tuple[float, float, float]:
+    """Geometric mean of the rounds' ratios, and the bounds of its 95 % interval."""
+    logs = [math.log(a / b) for a, b in zip(of, to, strict=True)]
+    rng = random.Random(1)
+    means = sorted(sum(rng.choices(logs, k=len(logs))) / len(logs) for _ in range(RESAMPLES))
+    low, high = means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]
+    return math.exp(sum(logs) / len(logs)), math.exp(low), math.exp(high)
+
+
+def verdict(limit: float | None, low: float, high: float) -> str:
+    """What an interval of throughput ratios says about a limit of the cost."""
+    if limit is None:
+        return ""
+    if low >= 1 - limit:
+        return "within"
+    return "OVER" if high < 1 - limit else "undecided"
+
+
+def report(subjects: Mapping[str, Subject], console: Console) -> list[str]:
+    """Print the comparisons; returns the verdicts."""
+    rounds = len(subjects[METRICS].rates)
+    table = Table(title=f"EditImage, {CALLERS} callers, {rounds} rounds")
+    for heading in ("cost of", "throughput", "95 %", "CPU a call", "95 %", "limit", "verdict"):
+        table.add_column(heading, justify="left" if heading == "cost of" else "right")
+    verdicts = []
+    for each in COMPARISONS:
+        rate, low, high = interval(subjects[each.of].rates, subjects[each.to].rates)
+        cpu, cpu_low, cpu_high = interval(subjects[each.of].costs, subjects[each.to].costs)
+        verdicts.append(verdict(each.limit, low, high))
+        table.add_row(
+            each.what, f"{rate - 1:+.2%}", f"{low - 1:+.2%} … {high - 1:+.2%}",
+            f"{cpu - 1:+.2%}", f"{cpu_low - 1:+.2%} … {cpu_high - 1:+.2%}",
+            "" if each.limit is None else f"-{each.limit:.0%}", verdicts[-1],
+        )  # fmt: skip
+    console.print(table)
+    record, number = CallRecord(), 200_000
+    check = timeit.timeit(lambda: record.trace is None, number=number) / number
+    rate = sum(subjects[METRICS].rates) / rounds
+    console.print(
+        f"Tracing that is off: about {CHECKS} checks a call of {check * 1e9:.0f} ns, "
+        f"{CHECKS * check * rate:.4%} of the time at {rate:.1f} calls a second."
+    )
+    return verdicts
+
+
+def main() -> int:
+    """Reads the command line, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=ROOT / "models", help="what is served")
+    parser.add_argument("--seconds", type=float, default=300, help="in all (%(default)s)")
+    parser.add_argument("--turn", type=float, default=1.0, help="seconds a turn (%(default)s)")
+    options = parser.parse_args()
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(collector())
+        arguments = {
+            BARE: ["--no-metrics"],
+            METRICS: [],
+            AGAIN: [],
+            TRACED: ["--otlp-endpoint", endpoint, "--trace-sampling", "0.1"],
+        }
+        servers = {
+            name: stack.enter_context(own_server(options.bundle, *given))
+            for name, given in arguments.items()
+        }
+        addresses = {name: address for name, (address, _) in servers.items()}
+        subjects = asyncio.run(take_turns(addresses, options.seconds, options.turn))
+        scrape(servers[METRICS][1])
+    verdicts = report(subjects, console)
+    if "OVER" in verdicts:
+        return OVER
+    if "undecided" in verdicts:
+        console.print("Too short, or the machine too busy, to tell: give it more --seconds.")
+        return UNDECIDED
+    return 0
+
+
+def scrape(address: str) -> None:
+    """Make sure that the server which should count did."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as page:
+        if b'grpc_server_handled_total{grpc_code="OK"' not in page.read():
+            raise RuntimeError("the server with metrics has counted nothing")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
