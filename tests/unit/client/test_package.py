@@ -41,6 +41,8 @@ def test_both_clients_are_one_api() -> None:
             {"numpy", "onnxruntime", "torch", "typer", "rich", "velatura.server"},
         ),
         ("import velatura.client.cli", {"numpy", "onnxruntime", "torch", "velatura.server"}),
+        ("import velatura.client.cli; velatura.client.Client", {"locust", "gevent"}),
+        ("import velatura.client.loadtest.cli", {"locust", "gevent", "grpc", "numpy"}),
     ],
 )
 def test_what_importing_loads(statement: str, forbidden: set[str]) -> None:

@@ -103,6 +103,15 @@ def test_tritonclient_is_pinned_apart_since_it_wants_another_protobuf() -> None:
     assert "tritonclient" not in pins("constraints-dev.txt")
 
 
+def test_what_loads_a_server_has_neither_networks_nor_arrays() -> None:
+    load, shipped = pins("constraints-load.txt"), pins("constraints.txt")
+    (requirement,) = pyproject("clients")["project"]["optional-dependencies"]["loadtest"]
+    assert load["locust"] in Requirement(requirement).specifier
+    assert not load.keys() & {"numpy", "torch", "onnxruntime", "onnxruntime-gpu"}
+    for name in load.keys() & shipped.keys():
+        assert load[name] == shipped[name]
+
+
 def test_one_onnxruntime_for_each_extra() -> None:
     extras = pyproject("server")["project"]["optional-dependencies"]
     names = {extra: {Requirement(line).name for line in lines} for extra, lines in extras.items()}

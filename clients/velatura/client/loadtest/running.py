@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -77,7 +78,12 @@ def run(plan: Plan, limits: Sequence[Limit], out: Path) -> int:
 
 
 def serve_page(plan: Plan, host: str, port: int) -> int:
-    """Locust's web page, until the process is told to end."""
+    """Locust's web page, until the process is told to end.
+
+    Raises:
+        OSError: when the address is taken.
+    """
+    socket.create_server((host, port)).close()  # Locust would log a taken port and go on without
     stage = _open(plan)
     environment = _environment(stage)
     environment.stop_timeout = plan.timeout_s + 1
@@ -94,6 +100,8 @@ def serve_page(plan: Plan, host: str, port: int) -> int:
         ["--users", callers, "--spawn-rate", callers]
     )
     page = environment.create_web_ui(host, port)
+    while not (page.server and page.server.started):
+        gevent.sleep(0.02)
     gevent.spawn(locust_stats.stats_history, environment.runner)
     print(f"{plan.mix_text}, {plan.target}: http://{host}:{port}", flush=True)
     ended = Event()

@@ -20,8 +20,9 @@ from locust import User
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
 from velatura.client.errors import VelaturaError
+from velatura.client.loadtest.arrivals import gaps
 from velatura.client.loadtest.ledger import Call
-from velatura.client.loadtest.plan import Arrivals, Kind
+from velatura.client.loadtest.plan import Kind
 from velatura.client.loadtest.stage import Stage
 
 _LEAST_PAUSE_S, _GREATEST_PAUSE_S = 0.1, 5.0
@@ -94,12 +95,6 @@ class OpenLoop(_Caller):
             return
         # A generator of its own: arrivals run side by side, and in another order each time.
         self.in_flight.spawn(self.act, kind, Random(self.rng.random()))
-
-
-def gaps(rate: float, arrivals: Arrivals, rng: Random) -> Iterator[float]:
-    """Seconds between arrivals: exponential, as of independent callers (Poisson), or even."""
-    while True:
-        yield rng.expovariate(rate) if arrivals == "poisson" else 1.0 / rate
 
 
 def user_class(stage: Stage) -> type[User]:
