@@ -56,9 +56,7 @@ def test_layers_that_a_direction_has_nothing_in_are_refused(layers: tuple[int, i
         DirectionStep("smile", 1.0, Layers(0, 2, "l"), "edits[0].direction"),
         DirectionStep("smile", 1.0, Layers(*layers, f"{where}.layers"), where),
     ]
-    with pytest.raises(
-        InvalidRequest, match=r"moves layers 1\.\.3, and .* has none"
-    ) as bad:
+    with pytest.raises(InvalidRequest, match=r"moves layers 1\.\.3, and .* has none") as bad:
         check_steps(steps, GENERATOR, KNOWN)
     assert [each.field for each in bad.value.violations] == [f"{where}.layers"]
 
