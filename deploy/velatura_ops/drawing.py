@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from velatura_ops.units import written
@@ -97,8 +97,8 @@ def lines(
     if custom.get("scaleDistribution", {}).get("type") == "log":
         axes.set_yscale("log")
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(4))
         _limits(axes, defaults)
+        axes.yaxis.set_major_locator(_ticks(axes.get_ylim()[1], unit))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, unit)))
     axes.set_xlim(series[0].times[0], series[0].times[-1])
     axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
@@ -120,6 +120,13 @@ def _on(grid: NDArray[np.float64], series: Series) -> NDArray[np.float64]:
 
 def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")
+
+
+def _ticks(high: float, unit: str) -> Locator:
+    """About four ticks, at round numbers of the unit."""
+    if unit != "bytes":
+        return MaxNLocator(4)
+    return MultipleLocator(2.0 ** math.ceil(math.log2(max(high, 4.0) / 4)))
 
 
 def _limits(axes: Axes, defaults: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from .repository import ROOT, run
 
 TARGETS = [
     "help", "setup", "setup-dev", "demo", "serve", "test", "lint", "bench", "proto", "models",
-    "evaluate", "load", "clean",
+    "evaluate", "load", "stack", "dashboards", "clean",
 ]  # fmt: skip
 
 
