@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -20,7 +21,8 @@ from velatura.export.networks.biggan import ClassGenerator
 from velatura.export.networks.encoder import Encoder
 from velatura.export.networks.segmenter import SegmenterConfig
 from velatura.export.networks.stylegan2 import Generator
-from velatura.export.specification import NetworkSpec
+from velatura.export.pictures import sampled, sampled_classes
+from velatura.export.specification import NetworkSpec, TrainingRun
 from velatura.v1 import bundle_pb2
 
 SYNTHESIS, MAPPING, ENCODER, SEGMENTER, UNET = (
@@ -56,6 +58,7 @@ class AvatarWeights:
     directions: bundle_pb2.DirectionSet
     figures: Mapping[str, Sequence[bundle_pb2.Figure]]
     class_generator: ClassGenerator | None = None
+    training: Mapping[str, Sequence[TrainingRun]] = field(default_factory=dict)
 
 
 def load_avatar_weights(folder: Path) -> AvatarWeights:
@@ -87,6 +90,7 @@ def load_avatar_weights(folder: Path) -> AvatarWeights:
         directions,
         load_figures(folder),
         load_class_generator(classes) if classes.exists() else None,
+        load_training(folder),
     )
 
 
@@ -110,11 +114,31 @@ def load_figures(folder: Path) -> dict[str, list[bundle_pb2.Figure]]:
         ) from error
 
 
+def load_training(folder: Path) -> dict[str, tuple[TrainingRun, ...]]:
+    """`runs.json`, if there is one: an object of network name → the runs that made it.
+
+    Raises CheckpointError when it has another form.
+    """
+    path = folder / "runs.json"
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_text())
+        return {name: tuple(TrainingRun(**run) for run in runs) for name, runs in values.items()}
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f'{path}: expected {{"network": [{{"command": …, "steps": …, "minutes": …}}]}}: {error}'
+        ) from error
+
+
 def avatar_specs(weights: AvatarWeights) -> list[NetworkSpec]:
     """The networks in the bundle's order."""
     generator = weights.generator
     specs = [
-        generator_networks.synthesis_spec(SYNTHESIS, generator, _ORIGIN),
+        replace(
+            generator_networks.synthesis_spec(SYNTHESIS, generator, _ORIGIN),
+            pictures=partial(sampled, generator),
+        ),
         generator_networks.mapping_spec(MAPPING, generator, _ORIGIN),
         replace(
             generator_networks.encoder_spec(ENCODER, weights.encoder, generator, _ORIGIN),
@@ -126,14 +150,21 @@ def avatar_specs(weights: AvatarWeights) -> list[NetworkSpec]:
         for name, (network, config) in weights.segmenters.items()
     ]
     if weights.class_generator is not None:
-        rounded.append(
-            class_generator_spec(CLASS_GENERATOR, weights.class_generator, _ORIGIN, "expression")
-        )
+        sampler = weights.class_generator
+        spec = class_generator_spec(CLASS_GENERATOR, sampler, _ORIGIN, "expression")
+        rounded.append(replace(spec, pictures=partial(sampled_classes, sampler)))
     specs += [replace(s, half_weights=True, tolerance=_ROUNDED_TOLERANCE) for s in rounded]
     unknown = sorted(set(weights.figures) - {spec.name for spec in specs})
     if unknown:
         raise CheckpointError(f"figures.json: no network is named {', '.join(unknown)}")
-    return [replace(spec, figures=tuple(weights.figures.get(spec.name, ()))) for spec in specs]
+    return [
+        replace(
+            spec,
+            figures=tuple(weights.figures.get(spec.name, ())),
+            training=tuple(weights.training.get(spec.name, ())),
+        )
+        for spec in specs
+    ]
 
 
 def generator_entry(generator: Generator) -> bundle_pb2.GeneratorEntry:

@@ -12,12 +12,13 @@ from pathlib import Path
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from velatura.export.cards import card, index
+from velatura.export.cards import card, index, picture_name
 from velatura.export.compress import halve_weights
 from velatura.export.cost import count_flops, count_parameters
 from velatura.export.directions.text import write_direction_set
 from velatura.export.errors import ExportError
 from velatura.export.optimize import optimize
+from velatura.export.pictures import save_pictures
 from velatura.export.specification import NetworkSpec
 from velatura.export.trace import trace
 from velatura.export.verify import verify
@@ -108,6 +109,9 @@ def export_network(
         max_batch_size=spec.max_batch_size,
     )
     (folder / entry.card).write_text(card(spec, entry))
+    if spec.pictures is not None:
+        path = (folder / entry.card).with_name(picture_name(spec))
+        save_pictures(path, spec.pictures(), spec.picture_columns)
     progress(spec.name, "done")
     return entry
 

@@ -21,6 +21,8 @@ def card(spec: NetworkSpec, entry: bundle_pb2.ModelEntry) -> str:
         about.limits,
         "## Training data",
         about.training_data,
+        *_training(spec),
+        *_picture(spec),
         "## Quality",
         _figures(entry),
         "## Checked against its source",
@@ -73,6 +75,29 @@ def _tensors(entry: bundle_pb2.ModelEntry) -> str:
             cells = (kind, f"`{tensor.name}`", tensor.dtype, shape, span, tensor.layout)
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _training(spec: NetworkSpec) -> list[str]:
+    """The commands, one a line; nothing where no run is on record."""
+    if not spec.training:
+        return []
+    lines = []
+    for run in spec.training:
+        length = [f"{run.steps:,} steps"] if run.steps else []
+        length += [f"{run.minutes:.0f} minutes"] if run.minutes else []
+        lines.append(f"- `{run.command}`" + (f": {', '.join(length)}" if length else ""))
+    return ["## Training", "\n".join(lines)]
+
+
+def _picture(spec: NetworkSpec) -> list[str]:
+    if spec.pictures is None:
+        return []
+    return ["## Samples", f"![Samples of {spec.name}]({picture_name(spec)})"]
+
+
+def picture_name(spec: NetworkSpec) -> str:
+    """The file beside the card."""
+    return f"{spec.name}.png"
 
 
 def _figures(entry: bundle_pb2.ModelEntry) -> str:

@@ -89,6 +89,15 @@ class Background:
 
 
 @dataclass(frozen=True)
+class TrainingRun:
+    """One command that was run; `steps` and `minutes` are 0 where they are not known."""
+
+    command: str
+    steps: int = 0
+    minutes: float = 0.0
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """One network, ready to trace: `module` is in eval mode and takes the inputs in order."""
 
@@ -111,6 +120,11 @@ class NetworkSpec:
     max_batch_size: int = 0
     version: str = "1"
     figures: tuple[bundle_pb2.Figure, ...] = field(default=())
+    training: tuple[TrainingRun, ...] = ()
+    """The runs that made the weights, first to last."""
+    pictures: Callable[[], Tensor] | None = None
+    """What the card shows: images [N, 3, H, W] in [-1, 1], `picture_columns` a row."""
+    picture_columns: int = 8
 
     @property
     def free_size(self) -> bool:

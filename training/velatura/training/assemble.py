@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -15,6 +16,9 @@ from velatura.training.classifier.network import load_classifier
 from velatura.training.generator.mapping import MAPPING_FILE, mapping_config
 from velatura.training.generator.pretrain import LabelledGenerator
 from velatura.training.runs.checkpoint import load_checkpoint, restore_module
+from velatura.training.runs.record import read_records
+
+RUNS_FILE = "runs.json"
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Runs:
 
 
 def assemble_weights(runs: Runs, weights: Path) -> None:
-    """Write the runs' networks, each safetensors and JSON, to `weights`.
+    """Write the runs' networks, each safetensors and JSON, to `weights`; runs.json tells the runs.
 
     All but the generator are rounded to float16; the mapping's steep first layer would suffer.
     Raises ValueError where the encoder's run comes without the mapping's.
@@ -52,6 +56,27 @@ def assemble_weights(runs: Runs, weights: Path) -> None:
     if runs.classifier is not None:
         judge = load_classifier(runs.classifier / "classifier.safetensors")
         save_weights(weights / "avatar-classifier.safetensors", judge, judge.config, half=True)
+    _write_records(runs, weights / RUNS_FILE)
+
+
+def _write_records(runs: Runs, path: Path) -> None:
+    """How each network was trained, by its name in the bundle; networks left alone keep theirs."""
+    folders = {
+        "avatar-synthesis": runs.encoder,
+        "avatar-encoder": runs.encoder,
+        "avatar-mapping": runs.mapping,
+        "avatar-segmenter": runs.segmenter,
+        "avatar-segmenter-unet": runs.unet,
+        "avatar-expressions": runs.class_generator,
+        "avatar-classifier": runs.classifier,
+    }
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    new = {
+        name: [asdict(record) for record in read_records(run)]
+        for name, run in folders.items()
+        if run is not None
+    }
+    path.write_text(json.dumps(known | new, indent=1) + "\n")
 
 
 def _write_pair(checkpoint: Path, mapping_run: Path, weights: Path) -> None:
