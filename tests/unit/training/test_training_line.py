@@ -16,6 +16,7 @@ from velatura.training.directions.catalog import EDITS
 from velatura.training.directions.supervised import paired_direction
 from velatura.training.evaluation.edits import encode_faces, measure_edit
 from velatura.training.evaluation.inversion import evaluate_inversion
+from velatura.training.evaluation.subjects import Subjects
 from velatura.training.generator.encode import EncodeSettings, train_images, train_latents
 from velatura.training.generator.mapping import MappingSettings, fit_mapping
 from velatura.training.generator.pretrain import PretrainSettings, pretrain
@@ -83,7 +84,8 @@ def test_directions_come_from_pairs_and_are_measured(weights: Path) -> None:
     offsets = paired_direction(smile, encoder, layers, range(4))
     assert offsets.shape == (12, 128)
     assert offsets.abs().max() > 0
-    faces = encode_faces(range(1_000_000, 1_000_004), generator, encoder, new_judge(), layers)
+    subjects = Subjects(weights, generator, encoder, {}, new_judge(), layers)
+    faces = encode_faces(range(1_000_000, 1_000_004), subjects)
     effect = measure_edit(smile, offsets, faces, generator, new_judge())
     assert [f.name for f in effect.figures("here")] == ["success", "preservation"]
     still = measure_edit(smile, torch.zeros(12, 128), faces, generator, new_judge())

@@ -15,8 +15,8 @@ def classifier(
     ] = Path("runs/classifier"),
     steps: int = 3000,
     minutes: Annotated[float, typer.Option(help="Time budget; 0 for none.")] = 0,
-    batch: int = 64,
-    learning_rate: float = 3e-3,
+    batch: int = 32,
+    learning_rate: float = 2e-3,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.")] = 0,
     compile: Annotated[bool, typer.Option(help="Compile with torch.compile.")] = False,
     bf16: Annotated[
@@ -33,7 +33,7 @@ def classifier(
     settings = ClassifierSettings(
         batch=batch, learning_rate=learning_rate, bf16=bf16, compile=compile
     )
-    schedule = Schedule(steps, minutes, final_rate=0.02, save_every=100)
+    schedule = Schedule(steps, minutes, final_rate=0.02, save_every=250)
     figures = train_classifier(settings, schedule, out)
     for attribute, value in figures.items():
         typer.echo(f"{attribute}: {value:.4f}")

@@ -23,15 +23,14 @@ from velatura.training.runs.loop import AveragedRun, Schedule, train
 
 WEIGHTS_FILE = "classifier.safetensors"
 _SMOOTHING = 0.05  # of the labels: augmentation can make two options look alike
-_BACKGROUND_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
     """Settings of one run."""
 
-    batch: int = 64
-    learning_rate: float = 3e-3
+    batch: int = 32
+    learning_rate: float = 2e-3
     held_out: int = 500
     seed: int = 4
     bf16: bool = False  # forward and backward in bfloat16
@@ -40,18 +39,18 @@ class ClassifierSettings:
 
 
 def classifier_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy summed over the attributes that show, plus the background's L1; both [N, L]."""
+    """Cross entropy averaged over the attributes that show, plus the background's L1; [N, L]."""
     slices = label_slices()
     visible = shown(read_options(labels))
     background = slices["background"]
-    loss = (scores[:, background] - labels[:, background]).abs().mean() * _BACKGROUND_WEIGHT
+    loss = (scores[:, background] - labels[:, background]).abs().mean()
     for attribute in OPTIONS:
         place = slices[attribute]
         truth = labels[:, place].argmax(dim=1)
         errors = F.cross_entropy(
             scores[:, place], truth, reduction="none", label_smoothing=_SMOOTHING
         )  # [N]
-        loss = loss + (errors * visible[attribute]).mean()
+        loss = loss + (errors * visible[attribute]).mean() / len(OPTIONS)
     return loss
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from velatura.export.checkpoints.native import load_directions
 from velatura.training.directions.catalog import EDITS, NamedEdit
+from velatura.training.directions.strengths import useful_range
 from velatura.training.directions.supervised import paired_direction
 from velatura.training.evaluation.edits import Faces, measure_edit
 from velatura.training.evaluation.figures import Measured
@@ -20,6 +21,7 @@ from velatura.v1 import bundle_pb2
 
 DIRECTIONS_FILE = "avatar-directions.json"
 SUPERVISED = "supervised"
+_LEAST_PRESERVATION = 0.9  # within the useful strengths
 _FIRST_PAIR = 5_000  # training seeds that the directions are taken from
 
 
@@ -46,8 +48,7 @@ def measure_directions(
 ) -> None:
     """Replace the figures of every direction of the catalog, at its default strength."""
     named = {edit.name: edit for edit in EDITS}
-    supervised = [d for d in directions.directions if d.method == SUPERVISED and d.name in named]
-    for entry in track(supervised, description="measuring directions"):
+    for entry in track(_of_catalog(directions), description="measuring directions"):
         strength = entry.default_strength
         place = (
             f"{len(faces)} held-out avatars at strength {strength:g}, "
@@ -61,15 +62,43 @@ def measure_directions(
         entry.figures.extend(_figure(f) for f in effect.figures(place))
 
 
+def find_ranges(subjects: Subjects, directions: bundle_pb2.DirectionSet, faces: Faces) -> None:
+    """Set the useful strengths of every direction of the catalog, by a sweep on these faces."""
+    named = {edit.name: edit for edit in EDITS}
+    for entry in track(_of_catalog(directions), description="useful strengths"):
+        edit, offsets = named[entry.name], offsets_of(entry, subjects)
+
+        def measure(
+            strength: float, edit: NamedEdit = edit, offsets: Tensor = offsets
+        ) -> tuple[float, float]:
+            effect = measure_edit(
+                edit, offsets, faces, subjects.generator, subjects.judge, strength
+            )
+            return effect.main, effect.preservation
+
+        low, high = useful_range(measure, floor=_LEAST_PRESERVATION)
+        entry.min_strength, entry.max_strength = low, high
+
+
+def is_measured(entry: bundle_pb2.DirectionEntry) -> bool:
+    """Whether it has the figures of `measure_directions`: first its effect, then preservation."""
+    return entry.method == SUPERVISED and len(entry.figures) >= 2
+
+
 def write_directions(path: Path, directions: bundle_pb2.DirectionSet) -> None:
     text = json_format.MessageToJson(directions, preserving_proto_field_name=True, indent=0)
     path.write_text(text + "\n")
 
 
 def offsets_of(entry: bundle_pb2.DirectionEntry, subjects: Subjects) -> Tensor:
-    """Offsets [num_ws, w_dim] for strength 1."""
+    """Offsets [num_ws, w_dim] for strength 1 of a direction of W+."""
     config = subjects.generator.config
     return torch.tensor(list(entry.offsets)).view(config.num_ws, config.w_dim)
+
+
+def _of_catalog(directions: bundle_pb2.DirectionSet) -> list[bundle_pb2.DirectionEntry]:
+    names = {edit.name for edit in EDITS}
+    return [d for d in directions.directions if d.method == SUPERVISED and d.name in names]
 
 
 def _entry(edit: NamedEdit, offsets: Tensor) -> bundle_pb2.DirectionEntry:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from velatura.training.avatars.parts import OPTIONS
 from velatura.training.evaluation.consistency import Return
+from velatura.training.evaluation.directions import is_measured
 from velatura.training.evaluation.figures import Measured
 from velatura.training.evaluation.samples import RENDERS, Likeness
 from velatura.v1 import bundle_pb2
@@ -72,7 +73,7 @@ def gates(found: Evaluation) -> list[Gate]:
         Gate(
             f"directions with success ≥ {SUCCESS} and preservation ≥ {PRESERVATION}",
             f"≥ {_DIRECTIONS}",
-            f"{good} of {sum(len(d.figures) >= 2 for d in found.directions.directions)}",
+            f"{good} of {sum(is_measured(d) for d in found.directions.directions)}",
             good >= _DIRECTIONS,
         )
     )
@@ -83,7 +84,7 @@ def gates(found: Evaluation) -> list[Gate]:
         )
     )
     for name, figures in found.classes.items():
-        agreement = next(f.value for f in figures if f.name.startswith("agreement"))
+        agreement = next(f.value for f in figures if f.name == "agreement")
         rows.append(_at_least(f"{name}, class agreement at psi 0.7", agreement, _AGREEMENT))
     return rows
 
@@ -151,20 +152,20 @@ def _judge(found: Evaluation) -> str:
 def _directions(found: Evaluation) -> str:
     rows = []
     for entry in found.directions.directions:
-        if len(entry.figures) >= 2:
+        if is_measured(entry):
             effect, kept = entry.figures[0], entry.figures[1]
             main = f"{effect.value:.2f}" + (" (approach)" if effect.name == "approach" else "")
             rows.append(
                 (f"`{entry.name}`", f"{entry.default_strength:g}", main, f"{kept.value:.3f}")
             )
-    measured = [d for d in found.directions.directions if len(d.figures) >= 2]
+    measured = [d for d in found.directions.directions if is_measured(d)]
     place = measured[0].figures[0].measured_on if measured else "nothing"
     return (
         f"Measured on {place}. Success: every attribute that the edit names reads as wanted. "
         "Preservation: the other attributes read as on the reconstruction without the edit, "
         "averaged. For backgrounds, approach: by how much the distance to the wanted colours fell "
         "(1: arrived).\n\n![Success and preservation](images/evaluation/directions.png)\n\n"
-        + _table(("direction", "strength", "success", "preservation"), rows)
+        + _table(("direction", "success", "preservation", "useful strengths"), rows)
         + "\n\n![Success and preservation over strength](images/evaluation/sweep.png)\n\n"
         "![A face for each of these directions, at rising strength]"
         "(images/evaluation/strengths.png)"
@@ -231,7 +232,7 @@ def _samples(found: Evaluation) -> str:
 
 def _is_good(entry: bundle_pb2.DirectionEntry) -> bool:
     """Success of a named option (or arrival of a background) and preservation as wanted."""
-    if len(entry.figures) < 2:
+    if not is_measured(entry):
         return False
     return entry.figures[0].value >= SUCCESS and entry.figures[1].value >= PRESERVATION
 

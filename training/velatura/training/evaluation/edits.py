@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from velatura.export.networks.encoder import Encoder
 from velatura.export.networks.stylegan2 import Generator
 from velatura.training.avatars.compose import label_vector, sample_avatar
 from velatura.training.avatars.dataset import avatar_batch
-from velatura.training.avatars.layers import LayerSet
 from velatura.training.avatars.parts import OPTIONS, label_slices
 from velatura.training.classifier.reading import Reading, read_options, shown
 from velatura.training.directions.catalog import NamedEdit
 from velatura.training.directions.supervised import apply_edit
 from velatura.training.evaluation.figures import Measured
+from velatura.training.evaluation.subjects import Subjects
 
 _BATCH = 32
 
@@ -42,27 +41,25 @@ class Effect:
     approach: float | None
     preservation: float
 
+    @property
+    def main(self) -> float:
+        """Success or approach, whichever it is."""
+        return self.approach if self.approach is not None else self.success or 0.0
+
     def figures(self, place: str) -> list[Measured]:
-        main = (
-            Measured("approach", self.approach, "", place)
-            if self.approach is not None
-            else Measured("success", self.success or 0.0, "", place)
-        )
-        return [main, Measured("preservation", self.preservation, "", place)]
+        name = "success" if self.approach is None else "approach"
+        return [
+            Measured(name, self.main, "", place),
+            Measured("preservation", self.preservation, "", place),
+        ]
 
 
 @torch.inference_mode()
-def encode_faces(
-    seeds: Sequence[int],
-    generator: Generator,
-    encoder: Encoder,
-    judge: nn.Module,
-    layers: LayerSet,
-) -> Faces:
+def encode_faces(seeds: Sequence[int], subjects: Subjects) -> Faces:
     """Encode the avatars of these seeds and read their reconstructions."""
-    images, labels = avatar_batch(seeds, layers)
-    w_plus = torch.cat([encoder(part) for part in torch.split(images, _BATCH)])
-    return Faces(w_plus, decode_and_read(w_plus, generator, judge), labels)
+    images, labels = avatar_batch(seeds, subjects.layers)
+    w_plus = torch.cat([subjects.encoder(part) for part in torch.split(images, _BATCH)])
+    return Faces(w_plus, decode_and_read(w_plus, subjects.generator, subjects.judge), labels)
 
 
 @torch.inference_mode()

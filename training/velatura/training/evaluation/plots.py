@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from velatura.training.evaluation.directions import is_measured
 from velatura.training.evaluation.figures import Measured
 from velatura.training.evaluation.sweep import Curve
 from velatura.v1 import bundle_pb2
@@ -21,7 +22,7 @@ def plot_directions(
     path: Path, directions: bundle_pb2.DirectionSet, success: float, preservation: float
 ) -> None:
     """Success and preservation of each measured direction, with the wanted values as lines."""
-    measured = [d for d in directions.directions if len(d.figures) >= 2]
+    measured = [d for d in directions.directions if is_measured(d)]
     names = [d.name for d in measured]
     figure = Figure(figsize=(9, 1.2 + 0.2 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)

@@ -10,7 +10,9 @@ from pathlib import Path
 from velatura.training.avatars.dataset import avatar_batch
 from velatura.training.classifier.train import accuracies
 from velatura.training.directions.catalog import EDITS, NamedEdit
+from velatura.training.directions.unsupervised import named_components
 from velatura.training.evaluation import pictures, plots
+from velatura.training.evaluation.classes import evaluate_classes
 from velatura.training.evaluation.consistency import (
     EXAMPLES,
     Return,
@@ -20,6 +22,7 @@ from velatura.training.evaluation.consistency import (
 from velatura.training.evaluation.directions import (
     DIRECTIONS_FILE,
     find_directions,
+    find_ranges,
     measure_directions,
     offsets_of,
     read_directions,
@@ -45,6 +48,7 @@ from velatura.training.evaluation.tables import print_tables
 from velatura.v1 import bundle_pb2
 
 FIGURES_FILE = "figures.json"
+_RANGE_SEED = 6_000
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,23 @@ class EvaluationSettings:
     inception: Path | None = None
     out: Path | None = None
     edits: tuple[NamedEdit, ...] = EDITS
+    range_faces: int = 16
+    components: int = 5  # of SeFa and of GANSpace each
     keep_directions: bool = False
 
     def quick(self) -> EvaluationSettings:
         """The same on a few avatars: everything runs, no figure means much."""
-        return replace(self, count=8, pairs=2, faces=8, samples=16, paths=8, swept=8)
+        return replace(
+            self,
+            count=8,
+            pairs=2,
+            faces=8,
+            samples=16,
+            paths=8,
+            swept=8,
+            range_faces=2,
+            components=0,
+        )
 
 
 def run_evaluation(settings: EvaluationSettings) -> Evaluation:
@@ -79,17 +95,8 @@ def run_evaluation(settings: EvaluationSettings) -> Evaluation:
         else domain_extractor(settings.weights / JUDGE_FILE)
     )
     subjects = load_subjects(settings.weights)
-    if settings.keep_directions:
-        directions = read_directions(subjects)
-    else:
-        directions = find_directions(subjects, settings.edits, settings.pairs)
-    faces = encode_faces(
-        held_out_seeds(settings.faces),
-        subjects.generator,
-        subjects.encoder,
-        subjects.judge,
-        subjects.layers,
-    )
+    directions = _directions(subjects, settings)
+    faces = encode_faces(held_out_seeds(settings.faces), subjects)
     measure_directions(subjects, directions, faces)
     returns = _there_and_back(subjects, directions, faces)
     likeness = measure_samples(subjects.generator, subjects.layers, extractor, settings.samples)
@@ -108,13 +115,31 @@ def run_evaluation(settings: EvaluationSettings) -> Evaluation:
         likeness=likeness,
         samples=sample_figures(likeness, settings.samples, extractor),
         paths=path_length_figures(generator, judge, settings.paths),
-        classes={},
+        classes=evaluate_classes(settings.weights, judge, min(settings.count, 200)),
     )
     _write_figures(settings.weights, evaluation)
     print_tables(evaluation)
     if settings.out is not None:
         _write_report(settings.out, settings, subjects, evaluation, faces)
     return evaluation
+
+
+def _directions(subjects: Subjects, settings: EvaluationSettings) -> bundle_pb2.DirectionSet:
+    """The stored ones, or new ones: supervised with their useful strengths, and components."""
+    if settings.keep_directions:
+        return read_directions(subjects)
+    directions = find_directions(subjects, settings.edits, settings.pairs)
+    # On training avatars: the held-out ones only measure what is already decided.
+    find_ranges(
+        subjects,
+        directions,
+        encode_faces(range(_RANGE_SEED, _RANGE_SEED + settings.range_faces), subjects),
+    )
+    if settings.components:
+        directions.directions.extend(
+            named_components(subjects.generator, subjects.judge, per_method=settings.components)
+        )
+    return directions
 
 
 def _there_and_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from velatura.training.evaluation.directions import is_measured
 from velatura.training.evaluation.document import Evaluation, gates
 
 
@@ -28,7 +29,7 @@ def print_tables(found: Evaluation) -> None:
         console.print(table)
     table = Table("direction", "effect", "preservation", title="directions")
     for entry in found.directions.directions:
-        if len(entry.figures) >= 2:
+        if is_measured(entry):
             effect, kept = entry.figures[0], entry.figures[1]
             table.add_row(entry.name, f"{effect.name} {effect.value:.2f}", f"{kept.value:.3f}")
     console.print(table)
