@@ -84,8 +84,8 @@ class Callers:
         )
         self.editing.EditImage(request, metadata=KEY)
 
-    def too_large(self) -> None:
-        image = image_pb2.Image(encoded=b"0" * (4 << 20))
+    def too_large(self, mebibytes: int = 4) -> None:
+        image = image_pb2.Image(encoded=b"0" * (mebibytes << 20))
         self.editing.Encode(edit_pb2.EncodeRequest(image=image), metadata=KEY)
 
     def stranger(self) -> None:
@@ -165,3 +165,9 @@ def test_the_counters_are_what_the_callers_saw(start: Start, tmp_path: Path) -> 
     assert Counter(line["code"] for line in lines) == Counter(
         code for (_, code), count in seen.items() for _ in range(count)
     )
+
+    # Over twice the limit gRPC itself refuses before any handler runs: the known exception.
+    callers.note("Encode", lambda: callers.too_large(16))
+    assert callers.seen["Encode", "RESOURCE_EXHAUSTED"] == 7
+    assert counted(server, "grpc_server_handled_total").total() == seen.total() - 1
+    assert server.total(IN_FLIGHT) == 0
