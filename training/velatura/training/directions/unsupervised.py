@@ -69,7 +69,7 @@ class Component:
 
 
 def named_components(
-    generator: Generator, judge: Judge, *, per_method: int = 5, ranks: int = 4, faces: int = 24
+    generator: Generator, judge: Judge, *, per_method: int = 5, ranks: int = 8, faces: int = 16
 ) -> list[bundle_pb2.DirectionEntry]:
     """`per_method` directions of each method, the purest first, for the generator of avatars.
 

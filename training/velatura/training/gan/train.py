@@ -28,6 +28,7 @@ LOG_COLUMNS = (
 _GRID = 32
 _GRID_COLUMNS = 8
 _GRID_PSI = 0.7
+CLASSES_FILE = "classes.txt"
 
 
 def train_gan(
@@ -43,6 +44,9 @@ def train_gan(
     killed and resumed writes the same file as an unbroken one. Raises ValueError as GanState.
     """
     state = GanState(settings, len(source.classes), out, start_from)
+    if source.classes:  # weights know numbers only; `velatura-export bundle --classes` takes these
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CLASSES_FILE).write_text("".join(f"{name}\n" for name in source.classes))
     log = CsvLog(out / "log.csv", LOG_COLUMNS, state.step)
     save_grid(out / "samples" / "real.png", first_images(source, _GRID), _GRID_COLUMNS)
     started = time.monotonic() - state.seconds
