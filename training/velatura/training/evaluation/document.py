@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from velatura.training.avatars.parts import OPTIONS
+from velatura.training.evaluation.classes import AGREEMENT
 from velatura.training.evaluation.consistency import Return
 from velatura.training.evaluation.directions import is_measured
 from velatura.training.evaluation.figures import Measured
@@ -84,7 +85,7 @@ def gates(found: Evaluation) -> list[Gate]:
         )
     )
     for name, figures in found.classes.items():
-        agreement = next(f.value for f in figures if f.name == "agreement")
+        agreement = next(f.value for f in figures if f.name == AGREEMENT)
         rows.append(_at_least(f"{name}, class agreement at psi 0.7", agreement, _AGREEMENT))
     return rows
 
