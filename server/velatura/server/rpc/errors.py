@@ -45,7 +45,7 @@ DETAILS = "grpc-status-details-bin"
 # a long list of known names nor many violations may burst that.
 MAX_MESSAGE = 600
 MAX_VALUE = 300
-MAX_VIOLATIONS = 2800  # all descriptions together
+MAX_VIOLATIONS = 2600  # all descriptions together
 
 Code = grpc.StatusCode
 Metadata = tuple[tuple[str, str | bytes], ...]
