@@ -58,10 +58,10 @@ def parse_layers(text: str, config: GeneratorConfig) -> Layers | None:
     if not text:
         return None
     if text in _BANDS:
-        start, end = _BANDS[text]
-        if start >= config.num_ws:
-            raise CheckpointError(f"layers {text!r} start at {start}; there are {config.num_ws}")
-        return start, min(end, config.num_ws)
+        first, limit = _BANDS[text]
+        if first >= config.num_ws:
+            raise CheckpointError(f"layers {text!r} start at {first}; there are {config.num_ws}")
+        return first, min(limit, config.num_ws)
     start, colon, end = text.partition(":")
     if not (colon and start.isdecimal() and end.isdecimal()):
         raise CheckpointError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from google.protobuf import json_format
@@ -83,11 +82,6 @@ def find_ranges(subjects: Subjects, directions: bundle_pb2.DirectionSet, faces: 
 def is_measured(entry: bundle_pb2.DirectionEntry) -> bool:
     """Whether it has the figures of `measure_directions`: first its effect, then preservation."""
     return entry.method == SUPERVISED and len(entry.figures) >= 2
-
-
-def write_directions(path: Path, directions: bundle_pb2.DirectionSet) -> None:
-    text = json_format.MessageToJson(directions, preserving_proto_field_name=True, indent=0)
-    path.write_text(text + "\n")
 
 
 def offsets_of(entry: bundle_pb2.DirectionEntry, subjects: Subjects) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from velatura.export.directions.text import write_direction_set
 from velatura.training.avatars.dataset import avatar_batch
 from velatura.training.classifier.train import accuracies
 from velatura.training.directions.catalog import EDITS, NamedEdit
@@ -26,7 +27,6 @@ from velatura.training.evaluation.directions import (
     measure_directions,
     offsets_of,
     read_directions,
-    write_directions,
 )
 from velatura.training.evaluation.document import (
     LEAST_IOU,
@@ -163,7 +163,7 @@ def _write_figures(weights: Path, found: Evaluation) -> None:
     }
     text = json.dumps({name: [f.rounded() for f in row] for name, row in rows.items()}, indent=1)
     (weights / FIGURES_FILE).write_text(text + "\n")
-    write_directions(weights / DIRECTIONS_FILE, found.directions)
+    write_direction_set(weights / DIRECTIONS_FILE, found.directions)
 
 
 def _write_report(
