@@ -103,7 +103,11 @@ class Drawer:
             )
 
         if panel["type"] == "table":
-            drawing.table(axes(0.12, 0.1), panel, self._samples(panel))
+            samples = self._samples(panel)
+            if samples:
+                drawing.table(axes(0.12, 0.1), panel, samples)
+            else:
+                drawing.nothing(axes(0.12, 0.1), _absence(board, panel["title"]))
             return
         series = self._series(panel)
         if not series:

@@ -78,6 +78,7 @@ def test_every_query_of_every_panel_returns_data(loaded: Loaded, name: str) -> N
         if (name, query.panel) not in OPTIONAL and not loaded.has_data(query.expr)
     ]
     assert not empty, "\n".join(empty)
+    assert not loaded.has_data("velatura_no_such_metric")
 
 
 def test_optional_panels_ask_what_prometheus_understands(loaded: Loaded) -> None:

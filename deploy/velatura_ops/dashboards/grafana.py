@@ -48,8 +48,9 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from velatura_ops.dashboards.board import BLUE, COLUMNS, Board, Kind, Panel, Variable
+from velatura_ops.dashboards.board import BLUE, COLUMNS, RED, Board, Kind, Panel, Variable
 
+FIRST_ROW = 1000  # rows are numbered from here, so that a new panel leaves their numbers alone
 LIMITS = ("limit", "target")  # series of these names are dashed: what the others should not pass
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
@@ -74,18 +75,30 @@ def _dashboard(board: Board) -> dashboard.Dashboard:
             dashboard.DashboardLink("Velatura")
             .type(DashboardLinkType.DASHBOARDS)
             .tags(["velatura"])
+            .placement("")  # beside the choices, where one sees it
             .include_vars(True)
             .keep_time(True)
+        )
+        .annotation(
+            dashboard.AnnotationQuery()
+            .name("Firing alerts")
+            .datasource(DATASOURCE)
+            .enable(True)
+            .icon_color(RED)
+            .expr('ALERTS{job="velatura",alertstate="firing"}')
+            .step("30s")
+            .title_format("{{alertname}}")
+            .text_format("{{instance}} {{grpc_method}} {{model}}")
         )
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data").type("prometheus"))
     )
     for variable in board.variables:
         built.with_variable(_variable(variable))
     number = 0
-    for row in board.rows:
+    for place, row in enumerate(board.rows):
         if sum(panel.width for panel in row.panels) % COLUMNS:
             raise ValueError(f"{board.name}, row {row.title!r}: the widths must fill lines of 24")
-        built.with_row(dashboard.Row(row.title))
+        built.with_row(dashboard.Row(row.title).id(FIRST_ROW + place))
         for panel in row.panels:
             number += 1
             built.with_panel(_panel(panel).id(number))

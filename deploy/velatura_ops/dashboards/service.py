@@ -191,6 +191,7 @@ HURTS = Row(
                 Query(per_call("velatura_codec_seconds", 'operation="decode"'), "decoding"),
                 Query(per_call("velatura_codec_seconds", 'operation="encode"'), "encoding"),
             ),
+            width=16,
             kind=Kind.STACK,
             colours=STAGES,
         ),
@@ -234,6 +235,22 @@ HURTS = Row(
             (Query(rate("velatura_pixels_total", by="operation"), "{{operation}}"),),
             colours={"decode": BLUE, "encode": GREEN},
         ),
+    ),
+)
+STATE = Row(
+    "Alerts and versions",
+    (
+        Panel(
+            "Which alerts fire?",
+            "Each has a runbook under its name in docs/operations.md.",
+            "short",
+            (Query(select("ALERTS", 'alertstate="firing"')),),
+            width=12,
+            height=6,
+            kind=Kind.TABLE,
+            columns=("alertname", "severity", "instance", "grpc_method", "model"),
+            optional="No alert fires.",
+        ),
         Panel(
             "What runs here?",
             "Version and bundle of each instance. Two versions outside a rollout: one is stuck.",
@@ -244,6 +261,8 @@ HURTS = Row(
                     f"{select('velatura_bundle_info')}"
                 ),
             ),
+            width=12,
+            height=6,
             kind=Kind.TABLE,
             columns=("instance", "version", "python", "name", "sha256"),
         ),
@@ -257,5 +276,5 @@ SERVICE = Board(
         Variable("instance", "Instance", "velatura_ready"),
         Variable("method", "Method", "grpc_server_started_total", of="grpc_method"),
     ),
-    (WELL, METHODS, HURTS),
+    (WELL, METHODS, HURTS, STATE),
 )

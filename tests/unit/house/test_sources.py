@@ -10,7 +10,7 @@ from .repository import PACKAGES, ROOT
 
 SOURCES = sorted(
     path
-    for package in PACKAGES
+    for package in (*PACKAGES, "deploy")
     for path in (ROOT / package).rglob("*.py")
     if not path.stem.endswith(("_pb2", "_pb2_grpc"))
 )
