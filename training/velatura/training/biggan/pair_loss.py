@@ -15,7 +15,7 @@ class PairLoss(ImageLoss):
         weight = torch.ones(1, 1, resolution, resolution)
         for value, (top, bottom, left, right) in (
             (2.0, (0.30, 0.82, 0.22, 0.78)),
-            (5.0, (0.58, 0.80, 0.34, 0.66)),
+            (5.0, (0.58, 0.82, 0.32, 0.68)),
         ):
             rows = slice(round(resolution * top), round(resolution * bottom))
             weight[:, :, rows, round(resolution * left) : round(resolution * right)] = value

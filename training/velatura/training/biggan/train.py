@@ -41,6 +41,7 @@ from velatura.training.runs.sample_grid import save_grid
 WEIGHTS_FILE = "class-generator.safetensors"
 _COLUMNS = ("pairs", "hinge_d", "hinge_g", "class_real", "class_fake", "rate", "seconds")
 _SAMPLES_PER_CLASS = 8
+_BATCHES_TO_LOOK_AT = 8  # for the statistics while the run goes on
 _GRADIENT_LIMIT = 1.0
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -64,6 +65,7 @@ class ClassTraining:
     pair_weight: float = 20.0
     final_pair_weight: float = 5.0
     average_decay: float = 0.999
+    standing_batches: int = 60  # of 32 images, for the statistics of the finished generator
     sample_psi: float = 0.7
     save_every: int = 500
     log_every: int = 20
@@ -206,8 +208,9 @@ class ClassRun:
 
         return standing_statistics(self.average, latents, batches)
 
-    def save(self, batches: int = 8) -> None:
+    def save(self, *, final: bool = False) -> None:
         """Replace checkpoint and weights; add a sample grid, one row a class."""
+        batches = self.settings.standing_batches if final else _BATCHES_TO_LOOK_AT
         tensors = {"rng": self.rng.get_state()}
         for name in ("generator", "average", "discriminator"):
             tensors |= flatten_module(name, getattr(self, name))
@@ -264,7 +267,7 @@ def train_class_generator(
                 log.write(run.step, figures | {"seconds": run.seconds})
             if run.step % settings.save_every == 0:
                 run.save()
-    run.save(batches=60)
+    run.save(final=True)
     return out / WEIGHTS_FILE
 
 
