@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from velatura.client.errors import ResourceExhausted
 from velatura.client.loadtest import cli
@@ -20,8 +20,9 @@ from velatura.client.loadtest.arrivals import gaps
 from velatura.client.loadtest.gate import Limit, judge, parse_limit
 from velatura.client.loadtest.ledger import ALL, Call, Ledger, quantile
 from velatura.client.loadtest.measured_client import failure_of, wrong_with
-from velatura.client.loadtest.pictures import Pictures, load_folder
+from velatura.client.loadtest.pictures import Pictures, encode, load_folder
 from velatura.client.loadtest.plan import Kind, Plan, parse_mix, parse_sizes
+from velatura.client.loadtest.variants import variable
 from velatura.client.results import ChangeReport
 
 
@@ -73,12 +74,25 @@ def test_pictures_are_the_same_for_the_same_seed_and_as_large_as_asked() -> None
     assert {shot.kind for shot in first.shots} == {"PNG", "JPEG"}
 
 
-def test_distinct_pictures_decode_to_other_pixels_each_time() -> None:
-    pool = Pictures(sources(1), 1, (64, 64), 0)
-    rng = Random(3)
-    seen = {Image.open(io.BytesIO(pool.take_distinct(rng))).tobytes() for _ in range(8)}
-    assert len(seen) == 8
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("size", [(97, 61), (3, 1), (640, 480)])
+def test_distinct_pictures_decode_to_other_samples_each_time(
+    kind: str, size: tuple[int, int]
+) -> None:
+    image = sources(1)[0].resize(size)
+    vary, rng = variable(encode(image, kind), kind), Random(3)
+    seen = [Image.open(io.BytesIO(vary(rng))) for _ in range(8)]
+    assert {(each.size, each.mode, each.format) for each in seen} == {(size, "RGB", kind)}
+    assert len({each.tobytes() for each in seen}) == 8
+    if size != (3, 1):  # which is all first row
+        change = ImageStat.Stat(ImageChops.difference(seen[0], image)).mean
+        assert max(change) < 6, "it stays the picture that it was"
+
+
+def test_a_pool_repeats_itself_unless_it_must_not() -> None:
+    pool, rng = Pictures(sources(1), 1, (64, 64), 0), Random(3)
     assert len({pool.take(rng) for _ in range(8)}) == 1
+    assert len({pool.take_distinct(rng) for _ in range(8)}) == 8
 
 
 def test_a_folder_of_pictures_is_read_or_refused_by_name(tmp_path: Path) -> None:

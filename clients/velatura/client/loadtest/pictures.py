@@ -16,21 +16,21 @@ from random import Random
 from PIL import Image, ImageOps
 
 from velatura.client.images import format_of_suffix
+from velatura.client.loadtest.variants import Vary, variable
 
 # Width to height, as cameras and screens have them.
 _SHAPES = ((1, 1), (1, 1), (4, 3), (3, 4), (3, 2), (16, 9))
 _KINDS = ("JPEG", "JPEG", "PNG")
 _STYLE_SIDE = 256  # what the style predictor sees
-_STAMP = 8  # side of the square of noise that makes a picture another one
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture that is ready to be sent, and what it was coded from."""
+    """A picture that is ready to be sent, and a source of others like it."""
 
     data: bytes
     kind: str  # Pillow's name of the format
-    image: Image.Image
+    vary: Vary
 
 
 class Pictures:
@@ -59,15 +59,8 @@ class Pictures:
         return rng.choice(self.shots).data
 
     def take_distinct(self, rng: Random) -> bytes:
-        """One of the pool with a square of noise that no other has: coded again, which takes this
-        process about 20 ms a megapixel."""
-        shot = rng.choice(self.shots)
-        image = shot.image.copy()
-        side = min(_STAMP, *image.size)
-        noise = Image.frombytes("RGB", (side, side), rng.randbytes(side * side * 3))
-        corner = rng.randint(0, image.width - side), rng.randint(0, image.height - side)
-        image.paste(noise, corner)
-        return encode(image, shot.kind)
+        """One of the pool, changed so that no other is like it."""
+        return rng.choice(self.shots).vary(rng)
 
 
 def load_folder(folder: Path) -> list[Image.Image]:
@@ -108,4 +101,5 @@ def _shot(source: Image.Image, sizes: tuple[int, int], rng: Random) -> Shot:
     border = source.crop((0, 0, 1, 1)).tobytes()
     image = ImageOps.pad(source, size, color=(border[0], border[1], border[2]))
     kind = rng.choice(_KINDS)
-    return Shot(encode(image, kind), kind, image)
+    data = encode(image, kind)
+    return Shot(data, kind, variable(data, kind))

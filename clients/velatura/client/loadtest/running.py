@@ -117,7 +117,7 @@ def serve_page(plan: Plan, host: str, port: int) -> int:
 def _open(plan: Plan) -> Stage:
     grpc_gevent.init_gevent()  # before the first channel: gRPC's own waits then let others run
     random.seed(plan.seed)  # what Locust draws its tasks with
-    return Stage.open(plan, gevent.get_hub().threadpool.apply)
+    return Stage.open(plan)
 
 
 def _environment(stage: Stage) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from random import Random
 
 from PIL import Image
 
@@ -18,9 +17,6 @@ from velatura.client.sync_client import Client
 
 _SAMPLES = 16
 _PREPARE_S = 60.0  # deadline of the calls that prepare the test
-
-# Runs a function with its arguments elsewhere and waits for the result.
-Offload = Callable[[Callable[[Random], bytes], tuple[Random]], bytes]
 
 
 class Stage:
@@ -36,10 +32,8 @@ class Stage:
         self.connect(plan.target)
 
     @classmethod
-    def open(cls, plan: Plan, offload: Offload) -> Stage:
+    def open(cls, plan: Plan) -> Stage:
         """Wait until the server is ready, ask what it offers, make the pictures.
-
-        `offload` runs the coding of distinct pictures, so that it does not hold the callers up.
 
         Raises:
             VelaturaError: when the server is not ready in time or refuses.
@@ -50,12 +44,7 @@ class Stage:
             client.wait_ready(plan.wait_s)
             offer = Offer.of(client, plan)
             pictures = Pictures(sources or _samples(client, plan), plan.pool, plan.sizes, plan.seed)
-        take = pictures.take
-        if plan.distinct:
-
-            def take(rng: Random) -> bytes:
-                return offload(pictures.take_distinct, (rng,))
-
+        take = pictures.take_distinct if plan.distinct else pictures.take
         return cls(plan, Actions(plan, offer, take, pictures.styles))
 
     def connect(self, target: str) -> None:
