@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
+import shlex
 import statistics
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from velatura.client.loadtest.pictures import Pictures, encode, load_folder
 from velatura.client.loadtest.plan import Kind, Plan, parse_mix, parse_sizes
 from velatura.client.loadtest.variants import variable
 from velatura.client.results import ChangeReport
+
+DOC = Path(__file__).parents[3] / "docs/load-testing.md"
 
 
 def sources(count: int = 3) -> list[Image.Image]:
@@ -249,6 +253,34 @@ def test_bad_flags_are_refused_by_name(
     arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert problem in refused(arguments, capsys)
+
+
+def documented() -> list[list[str]]:
+    """The arguments of each command line of docs/load-testing.md."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```", DOC.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    ours = [line[1:] for line in lines if line[0] == "velatura-loadtest"]
+    made = [
+        line[2].removeprefix("LOAD=") for line in lines if line[:2] == ["make", "load"] and line[2:]
+    ]
+    return [*ours, *(["run", *shlex.split(flags)] for flags in made)]
+
+
+@pytest.mark.parametrize("arguments", documented(), ids=" ".join)
+def test_documented_command_lines_are_understood(arguments: list[str]) -> None:
+    assert cli._parser().parse_args(arguments).command in {"run", "ui"}
+
+
+def test_documented_flags_and_no_others_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    flags: set[str] = set()
+    for command in ("run", "ui"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        flags |= set(re.findall(r"(?<![\w-])--[a-z][\w-]*", capsys.readouterr().out))
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", DOC.read_text()))
+    assert named - flags == {"--name"}  # docker's
+    gate = {flag for flag in flags if flag.startswith(("--max-p", "--max-error", "--min-"))}
+    assert gate <= named
 
 
 def test_a_bad_variable_is_refused_like_its_flag(
