@@ -22,6 +22,7 @@ from ..running import RunningServer, clean_environment
 
 PROGRAM = Path(sys.executable).with_name("velatura-loadtest")
 SMALL = ("--sizes", "48-96", "--pool", "4", "--warmup-s", "0")
+ROOT = Path(__file__).parents[2]
 METHODS = ("EditImage", "Encode", "Segment", "Stylize")
 
 
@@ -136,6 +137,28 @@ def test_what_was_measured_until_an_interrupt_is_kept(
     assert "Interrupted after" in rest
     assert summary(tmp_path)["interrupted"]
     assert summary(tmp_path)["calls"]["Segment"]["calls"] > 0
+
+
+def test_make_load_brings_its_server_up_and_down_and_hands_the_verdict_on(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    programs = {"SERVER": PROGRAM.with_name("velatura-server"), "LOADTEST": PROGRAM}
+    places = {"BUNDLE": bundle_path, "OUT": tmp_path}
+    flags = ("--mix", "segment=1", "--duration-s", "1", "--max-p95-ms", "0.01", *SMALL)
+    outcome = subprocess.run(
+        [ROOT / "scripts/load", *flags],
+        env=clean_environment(**{key: str(path) for key, path in (programs | places).items()}),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert outcome.returncode == 1, outcome.stdout + outcome.stderr
+    assert "FAILED  p95 is " in outcome.stdout
+    assert (tmp_path / "report.html").is_file()
+    target = summary(tmp_path)["plan"]["target"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(target.rpartition(":")[2])), timeout=5)
 
 
 @pytest.fixture
