@@ -16,10 +16,12 @@ from velatura.training.avatars.parts import LABEL_DIM, OPTIONS, label_slices
 from velatura.training.classifier.reading import read_options
 from velatura.training.directions.catalog import EDITS, NamedEdit
 from velatura.training.evaluation.consistency import consistency_figures, measure_return
+from velatura.training.evaluation.directions import SUPERVISED, find_ranges
 from velatura.training.evaluation.edits import Faces, measure_edit
 from velatura.training.evaluation.extractor import joint_logits
 from velatura.training.evaluation.inversion import agreement
 from velatura.training.evaluation.path_length import lerp, path_length, slerp
+from velatura.v1 import bundle_pb2
 
 WS = 3
 SMILE = next(edit for edit in EDITS if edit.name == "smile")
@@ -96,6 +98,23 @@ def test_half_the_way_to_a_background_is_an_approach_of_a_half() -> None:
     assert effect.success is None
     assert effect.approach == pytest.approx(0.5, abs=1e-5)
     assert effect.preservation == 1.0
+
+
+@pytest.mark.parametrize(("side_effect", "greatest"), [(0.0, 3.0), (0.4, 1.0)])
+def test_useful_strengths_end_where_other_attributes_change(
+    side_effect: float, greatest: float
+) -> None:
+    config = SimpleNamespace(num_ws=WS, w_dim=LABEL_DIM)
+    generator = SimpleNamespace(synthesis=GENERATOR.synthesis, config=config)
+    subjects: Any = SimpleNamespace(generator=generator, judge=_Reader())
+    moved = offsets(mouth=("smile", 0.9), hair=("fro", side_effect), brows=("flat", side_effect))
+    entry = bundle_pb2.DirectionEntry(
+        name="smile", method=SUPERVISED, offsets=moved.flatten().tolist()
+    )
+    found = bundle_pb2.DirectionSet(directions=[entry])
+    find_ranges(subjects, found, faces_of(8))
+    assert found.directions[0].max_strength == greatest
+    assert found.directions[0].min_strength == -2.0
 
 
 class _Encoder(nn.Module):
