@@ -21,5 +21,6 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
     """JSON has neither tuples nor numbers as keys."""
     adapted = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     if "channels" in adapted:
-        adapted["channels"] = {int(size): width for size, width in adapted["channels"].items()}
+        widths: dict[str, int] = values["channels"]
+        adapted["channels"] = {int(size): width for size, width in widths.items()}
     return adapted

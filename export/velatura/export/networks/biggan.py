@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,8 @@ class SelfAttention(nn.Module):
         value = self.value(x).flatten(2)  # [N, C/2, HW]
         scores = query.transpose(1, 2) @ key / math.sqrt(self.depth)  # [N, HW, HW]
         mixed = value @ scores.softmax(dim=2).transpose(1, 2)  # [N, C/2, HW]
-        return x + self.gamma * self.out(mixed.unflatten(2, (height, width)))
+        out: Tensor = self.out(mixed.unflatten(2, (height, width)))  # [N, C, H, W]
+        return x + self.gamma * out
 
 
 class UpBlock(nn.Module):
@@ -140,7 +142,9 @@ class UpBlock(nn.Module):
             h = h + self.conv0.bias[:, None, None]
         h = self.conv1(F.relu(self.norm1(h, condition)))
         # A 1×1 convolution and the repetition commute; convolving first is a quarter of the work.
-        return h + F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
+        skip = F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
+        out: Tensor = h + skip  # [N, out, 2H, 2W]
+        return out
 
 
 class ClassGenerator(nn.Module):
@@ -169,7 +173,7 @@ class ClassGenerator(nn.Module):
         self.to_rgb = _conv(widths[-1], 3, 3, normalised)
 
     def forward(self, z: Tensor, class_weights: Tensor) -> Tensor:
-        chunks = z.split(self.config.chunk_dim, dim=1)  # blocks + 1 of [N, chunk_dim]
+        chunks = torch.split(z, self.config.chunk_dim, dim=1)  # blocks + 1 of [N, chunk_dim]
         classes = self.embed(class_weights)  # [N, embedding_dim]
         x = self.first(chunks[0]).unflatten(1, (-1, 4, 4))  # [N, C, 4, 4]
         for index, block in enumerate(self.blocks):
@@ -188,7 +192,7 @@ def _conv(
     nn.init.orthogonal_(conv.weight)
     if bias and conv.bias is not None:
         nn.init.zeros_(conv.bias)
-    return spectral_norm(conv) if normalised else conv
+    return cast("nn.Conv2d", spectral_norm(conv)) if normalised else conv
 
 
 def baked(network: ClassGenerator) -> ClassGenerator:

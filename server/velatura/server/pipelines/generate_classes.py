@@ -31,6 +31,8 @@ async def generate_classes(job: Job, order: ClassOrder) -> AsyncGenerator[Sample
     that the network does not have."""
     model = order.model
     classes = class_weights(model, order.class_name, model.name)  # [C]
+    if classes is None:  # the bundle's checks let no such network pass
+        raise AssertionError(f"{model.name} takes no class_weights")
     z_dim = next(spec.shape[1] for spec in model.inputs if spec.name == "z")
 
     async def batch(start: int) -> list[Sample]:

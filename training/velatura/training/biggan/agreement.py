@@ -84,8 +84,8 @@ def _agreement(
     images_of: Callable[[Tensor, int], Tensor], judge: Judge, z: Tensor, classes: int
 ) -> list[float]:
     """Share of agreement of each class, on the images of the same latents."""
-    return [
-        sum(int((judge(images_of(part, index)) == index).sum()) for part in z.split(_BATCH))
-        / len(z)
-        for index in range(classes)
-    ]
+    shares = []
+    for index in range(classes):
+        seen = torch.cat([judge(images_of(part, index)) for part in torch.split(z, _BATCH)])  # [N]
+        shares.append(float((seen == index).float().mean()))
+    return shares

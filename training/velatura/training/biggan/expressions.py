@@ -96,14 +96,15 @@ class ExpressionRenders:
             self._shapes["accessory"][chosen["accessory"]].float(),
         ):  # [N, 4, R, R], premultiplied, 0 to 255
             canvas = layer[:, :3] + canvas * (1 - layer[:, 3:] / 255)
-        return (canvas / 127.5 - 1).clamp(-1, 1)
+        images: Tensor = (canvas / 127.5 - 1).clamp(-1, 1)
+        return images
 
     def _background(self, z: Tensor) -> Tensor:
         """A ramp from a free colour to a shade of it."""
         above = _free_color(z, BACKGROUND)[:, :, None, None]  # [N, 3, 1, 1]
         shade = 0.75 + 0.4 * torch.special.ndtr(z[:, SHADE, None, None, None])  # [N, 1, 1, 1]
         ramp = torch.linspace(0, 1, self.resolution).view(1, 1, -1, 1)
-        canvas = above * (1 + (shade - 1) * ramp)  # [N, 3, R, 1]
+        canvas: Tensor = above * (1 + (shade - 1) * ramp)  # [N, 3, R, 1]
         return canvas.clamp(0, 255).expand(-1, -1, -1, self.resolution)
 
     def _clothes(self, z: Tensor, kinds: Tensor) -> Tensor:
@@ -125,7 +126,8 @@ def leading(z: Tensor, attribute: str) -> Tensor:
 def _position(z: Tensor, attribute: str) -> Tensor:
     """Place on a colour path, float32 [N] from 0 to the number of its options minus one."""
     start, options = PATHS[attribute]
-    return torch.special.ndtr(z[:, start]) * (len(options) - 1)
+    position: Tensor = torch.special.ndtr(z[:, start]) * (len(options) - 1)
+    return position
 
 
 def _along(layers: Tensor, position: Tensor, kinds: Tensor | None = None) -> Tensor:
@@ -139,7 +141,8 @@ def _along(layers: Tensor, position: Tensor, kinds: Tensor | None = None) -> Ten
 
 def _free_color(z: Tensor, start: int) -> Tensor:
     """RGB [N, 3] from _DARKEST to 255."""
-    return _DARKEST + (255 - _DARKEST) * torch.special.ndtr(z[:, start : start + 3])
+    color: Tensor = _DARKEST + (255 - _DARKEST) * torch.special.ndtr(z[:, start : start + 3])
+    return color
 
 
 def _pick(layers: LayerSet, attribute: str) -> Tensor:
