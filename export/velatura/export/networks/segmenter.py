@@ -26,6 +26,8 @@ class SegmenterConfig:
     classes: tuple[str, ...]
     resolution: int = 128
     decoder_channels: tuple[int, ...] = (128,)
+    # DeepLabv3+ only: stages of the encoder, 4 or 5; the fifth keeps the fourth's size.
+    encoder_depth: int = 5
     # DeepLabv3+ only: widths of the stage at stride 2, of the image's own features, and of the
     # stage at stride 1.
     refinement: tuple[int, ...] = (24, 8, 16)
@@ -36,6 +38,8 @@ class SegmenterConfig:
                 f"architecture: unknown segmenter {self.architecture!r}; "
                 "use deeplabv3plus or unet_scse"
             )
+        if self.encoder_depth not in (4, 5):
+            raise ValueError(f"encoder_depth: {self.encoder_depth}; give 4 or 5")
         if len(self.refinement) != 3:
             raise ValueError(f"refinement: {len(self.refinement)} widths; give three")
 
@@ -57,14 +61,14 @@ class RefinedDeepLabV3Plus(nn.Module):
     Input [N, 3, H, W] in [-1, 1], H and W divisible by 16; output logits [N, C, H, W].
     """
 
-    def __init__(
-        self, encoder: str, decoder_channels: int, refinement: tuple[int, ...], classes: int
-    ) -> None:
+    def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
+        classes = len(config.classes)
         self.base = smp.DeepLabV3Plus(
-            encoder,
+            config.encoder,
+            encoder_depth=config.encoder_depth,
             encoder_weights=None,
-            decoder_channels=decoder_channels,
+            decoder_channels=config.decoder_channels[0],
             classes=classes,
             upsampling=1,
             # The features are 8×8 at 128 px: the paper's rates of 12 to 36 would see only padding.
@@ -72,7 +76,7 @@ class RefinedDeepLabV3Plus(nn.Module):
             decoder_aspp_separable=False,
         )
         half_channels = self.base.encoder.out_channels[1]
-        half, detail, full = refinement
+        half, detail, full = config.refinement
         self.refine_half = _conv_bn_relu(classes + half_channels, half)
         self.detail = _conv_bn_relu(3, detail)
         self.refine_full = _conv_bn_relu(half + detail, full)
@@ -96,9 +100,7 @@ def build_segmenter(config: SegmenterConfig) -> nn.Module:
     if config.architecture == "deeplabv3plus":
         if len(config.decoder_channels) != 1:
             raise ValueError("decoder_channels: deeplabv3plus takes exactly one width, e.g. [128]")
-        return RefinedDeepLabV3Plus(
-            config.encoder, config.decoder_channels[0], config.refinement, len(config.classes)
-        )
+        return RefinedDeepLabV3Plus(config)
     depth = len(config.decoder_channels)
     if not 3 <= depth <= 5 or min(config.decoder_channels) < 16:
         raise ValueError(

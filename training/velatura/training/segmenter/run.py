@@ -40,7 +40,7 @@ class SegmenterRun:
 def run_segmenter(run: SegmenterRun) -> dict[str, float]:
     """Train and return the figures on held-out images."""
     data, held_out = _data(run)
-    # Four stages of U-Net: at stride 16 a 128 px image is 8 px wide, enough to see all of it.
+    # Four stages: at stride 16 a 128 px image is 8 px wide, enough to see all of it.
     widths = (64,) if run.architecture == "deeplabv3plus" else (128, 64, 32, 32)
     config = SegmenterConfig(
         architecture=cast("Architecture", run.architecture),
@@ -48,6 +48,7 @@ def run_segmenter(run: SegmenterRun) -> dict[str, float]:
         classes=data.classes,
         resolution=_RESOLUTION,
         decoder_channels=widths,
+        encoder_depth=4,
         refinement=(32, 16, 24),
     )
     settings = SegmenterTraining(
