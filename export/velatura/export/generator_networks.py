@@ -16,6 +16,7 @@ from velatura.v1 import bundle_pb2
 
 _STYLEGAN2 = "Karras et al. 2020, arXiv:1912.04958"
 _ADA = "Karras et al. 2020, arXiv:2006.06676"
+_LARGE = 256  # px; beyond, a batch of 8 takes gigabytes
 _TOLERANCE = 2e-4  # of deep networks whose outputs have magnitude one
 _SEGMENTERS = {
     "deeplabv3plus": ("DeepLabv3+", ("Chen et al. 2018, arXiv:1802.02611",)),
@@ -64,6 +65,7 @@ def synthesis_spec(name: str, generator: Generator, origin: Origin) -> NetworkSp
             (_STYLEGAN2, _ADA),
         ),
         tolerance=_TOLERANCE,
+        batch_sizes=(1, 3, 8) if config.resolution <= _LARGE else (1, 2, 3),
     )
 
 

@@ -111,6 +111,8 @@ class NetworkSpec:
     """Largest absolute error allowed against torch, for outputs of magnitude one."""
     sizes: tuple[Size | None, ...] = (None,)
     """Heights and widths to check; (None,) where the size is fixed."""
+    batch_sizes: tuple[int, ...] = (1, 3, 8)
+    """Batches to check: at least three, or a traced extent could pass for a free one."""
     counted_at: Size | None = None
     """Height and width for the operation count, where they are free."""
     references: tuple[Reference, ...] = ()

@@ -12,7 +12,6 @@ from velatura.export.errors import ExportError
 from velatura.export.specification import FloatArray, NetworkSpec, Size
 from velatura.v1 import bundle_pb2
 
-BATCH_SIZES = (1, 3, 8)
 TORCH = "torch float32"
 
 
@@ -36,14 +35,14 @@ def run_graph(
 
 
 def verify(spec: NetworkSpec, path: Path) -> list[bundle_pb2.Verification]:
-    """Compare the file with torch at batches of 1, 3 and 8 and every size, and with each reference.
+    """Compare the file with torch at the spec's batches and sizes, and with each reference.
 
     Raises ExportError at the first output that differs by more than its tolerance, has another
     shape, or is not finite.
     """
     session = open_graph(path)
     done: list[bundle_pb2.Verification] = []
-    for batch, size in _cases(BATCH_SIZES, spec.sizes):
+    for batch, size in _cases(spec.batch_sizes, spec.sizes):
         inputs = spec.sample(batch, size, seed=batch)
         actual = _run(spec, session, inputs, batch, size)
         done += _compare(spec, TORCH, spec.run_torch(inputs), actual, spec.tolerance, batch, size)

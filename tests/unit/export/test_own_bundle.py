@@ -16,7 +16,7 @@ from velatura.export.cli import app
 from velatura.export.convert import convert
 from velatura.export.directions.registry import write_directions
 from velatura.export.errors import CheckpointError, ExportError
-from velatura.export.generator_networks import generator_entry
+from velatura.export.generator_networks import generator_entry, synthesis_spec
 from velatura.export.networks.encoder import Encoder, EncoderConfig
 from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
 from velatura.export.networks.stylegan2 import Generator
@@ -129,12 +129,13 @@ def test_classes_are_named_or_numbered(conditional: Path, tmp_path: Path) -> Non
 def test_a_class_conditional_mapping_is_exported_with_its_classes(
     conditional: Path, tmp_path: Path
 ) -> None:
-    spec = load_own(OwnFiles(conditional), "pets", ORIGIN).specs[1]
+    described = load_own(OwnFiles(conditional), "pets", ORIGIN).specs[1]
+    spec = replace(described, batch_sizes=(1, 2, 4))
     (tmp_path / "cards").mkdir()
     entry = export_network(spec, tmp_path)
     assert list(entry.labels) == ["0", "1", "2"]
     assert list(entry.inputs[2].shape) == [-1, 3]
-    assert {each.batch_size for each in entry.verifications} == {1, 3, 8}
+    assert {each.batch_size for each in entry.verifications} == {1, 2, 4}
     z, classes = torch.randn(1, CONFIG.z_dim), torch.eye(3)
     graph = open_graph(tmp_path / entry.file)
     found = [
@@ -164,6 +165,14 @@ def test_a_converted_checkpoint_of_256_px_is_described_whole(
     assert (generator.resolution, generator.num_ws, generator.w_dim) == (256, 14, 8)
     image = synthesis.run_torch(synthesis.sample(2, None))["image"]
     assert image.shape == (2, 3, 256, 256)
+
+
+def test_large_images_are_checked_in_small_batches() -> None:
+    sizes = dict.fromkeys((4, 8, 16, 32, 64, 128, 256, 512), 1)
+    with torch.device("meta"):
+        large = Generator(replace(CONFIG, resolution=512, channels=sizes))
+    assert synthesis_spec("large", large, ORIGIN).batch_sizes == (1, 2, 3)
+    assert synthesis_spec("small", random_generator(), ORIGIN).batch_sizes == (1, 3, 8)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,13 @@ def work(
     SEEN.update(locals())
 
 
+@app.command()
+def picky(out: Path, steps: int = 10) -> None:
+    """Refuses what does not fit its run, as a resumed training does."""
+    if steps > 10:
+        raise typer.BadParameter(f"steps: {steps} is too many")
+
+
 @app.command(keeps_settings=False)
 def report(out: Path = Path("docs")) -> None:
     """Writes reports, not runs."""
@@ -104,6 +111,17 @@ def test_a_run_is_repeated_from_the_settings_that_it_leaves(tmp_path: Path) -> N
 def test_a_command_that_is_no_run_leaves_none(tmp_path: Path) -> None:
     invoke("report", "--out", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_refused_settings_leave_those_of_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    invoke("picky", out, "--steps", "20", code=2)
+    assert not out.exists()
+    invoke("picky", out, "--steps", "5")
+    invoke("picky", out, "--steps", "20", code=2)
+    assert tomllib.loads((out / SETTINGS_FILE).read_text())["steps"] == 5
+    invoke("picky", out, "--steps", "6")
+    assert tomllib.loads((out / SETTINGS_FILE).read_text())["steps"] == 6
 
 
 @pytest.mark.parametrize(

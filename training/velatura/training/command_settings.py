@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import wraps
 from pathlib import Path
@@ -107,12 +108,14 @@ def _configured(function: Callable[..., Any], keeps_settings: bool) -> Callable[
     @wraps(function)
     def run(typer_context: typer.Context, **values: Any) -> Any:
         del values["config"]
-        if keeps_settings and "out" in values:
-            keys = option_names(typer_context)
-            settings = {keys[name]: value for name, value in values.items()}
-            command = typer_context.command_path
-            write_settings(Path(values["out"]) / SETTINGS_FILE, command, settings)
-        return function(**values)
+        if not keeps_settings or "out" not in values:
+            return function(**values)
+        keys = option_names(typer_context)
+        settings = {keys[name]: value for name, value in values.items()}
+        path = Path(values["out"]) / SETTINGS_FILE
+        with _withdrawn_when_refused(path):
+            write_settings(path, typer_context.command_path, settings)
+            return function(**values)
 
     del run.__wrapped__  # or Typer would see the old parameters
     option = typer.Option(
@@ -135,6 +138,22 @@ def _configured(function: Callable[..., Any], keeps_settings: bool) -> Callable[
     run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
     return run
+
+
+@contextmanager
+def _withdrawn_when_refused(path: Path) -> Iterator[None]:
+    """Settings that the command refuses must not stand in place of those that the run used."""
+    before = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except (typer.BadParameter, ValueError):
+        if before is not None:
+            path.write_bytes(before)
+        else:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder holds something else, or never came to be
+                path.parent.rmdir()
+        raise
 
 
 def _require_type(path: Path, key: str, annotation: Any, value: Any) -> None:
