@@ -111,13 +111,14 @@ def changed(before: Tensor, after: Tensor) -> dict[str, float]:
 def choose(found: Sequence[Component], count: int) -> list[Component]:
     """The purest ones, no attribute twice as long as another is left to be seen."""
     ranked = sorted(found, key=lambda each: -each.purity)
+    visible = [each for each in ranked if each.changes[each.attribute] >= _VISIBLE]
     first: list[Component] = []
-    for each in ranked:
-        visible = each.changes[each.attribute] >= _VISIBLE
-        if visible and each.attribute not in [taken.attribute for taken in first]:
+    for each in visible:
+        if each.attribute not in [taken.attribute for taken in first]:
             first.append(each)
-    rest = [each for each in ranked if each not in first]
-    return (first + rest)[:count]
+    again = [each for each in visible if each not in first]
+    hidden = [each for each in ranked if each not in visible]
+    return (first + again + hidden)[:count]
 
 
 def component_names(method: str, chosen: Sequence[Component]) -> list[str]:
