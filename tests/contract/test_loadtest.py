@@ -155,6 +155,8 @@ def test_make_load_brings_its_server_up_and_down_and_hands_the_verdict_on(
     )
     assert outcome.returncode == 1, outcome.stdout + outcome.stderr
     assert "FAILED  p95 is " in outcome.stdout
+    limits = [each["limit"]["value"] for each in summary(tmp_path)["gate"]]
+    assert limits == [0.01, 0.01], "a flag takes the place of the script's own limit"
     assert (tmp_path / "report.html").is_file()
     target = summary(tmp_path)["plan"]["target"]
     with pytest.raises(ConnectionRefusedError):
