@@ -53,9 +53,9 @@ load: setup .venv-load/.complete ## Load a server for a minute, judge it, write 
 stack: setup-dev ## Run server and Prometheus with the rules, without containers, until Ctrl-C (STACK="--load 60" loads it)
 	$(TOOLS) scripts/stack $(STACK)
 
-dashboards: setup-dev ## Write the dashboards' JSON from their code; draw their panels while `make stack` runs (DRAW=1)
+dashboards: setup-dev ## Write the dashboards' JSON from their code; DRAW="--load 300" draws their panels as well
 	$(TOOLS) scripts/dashboards
-	$(if $(DRAW),$(TOOLS) scripts/draw-dashboards)
+	$(if $(DRAW),$(TOOLS) scripts/draw-dashboards $(DRAW))
 
 proto: setup-dev ## Write the Python stubs and docs/api.md after a change of a .proto file
 	$(TOOLS) scripts/proto

@@ -117,6 +117,17 @@ def table_of(found: Capacity) -> Table:
     return table
 
 
+def report(found: Capacity, use: float = USE) -> None:
+    """Print what is to be planned with."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table_of(found))
+    seen, full = found.calls_per_second(full=False), found.calls_per_second(full=True)
+    print(f"one instance, always busy: {seen:.1f} calls/s at the mean batch, {full:.1f} at full")
+    print(f"to plan with, {use:.0%} of it: {full * use:.1f} calls/s")
+
+
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="scripts/capacity", description=__doc__)
@@ -137,13 +148,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"--metrics {options.metrics}: {error}", file=sys.stderr)
         return 1
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    console.print(table_of(found))
-    seen, full = found.calls_per_second(full=False), found.calls_per_second(full=True)
-    print(f"one instance, always busy: {seen:.1f} calls/s at the mean batch, {full:.1f} at full")
-    print(f"to plan with, {options.use:.0%} of it: {full * options.use:.1f} calls/s")
+    report(found, options.use)
     if options.calls:
         count = found.instances(options.calls, options.use)
         print(f"{options.calls:g} calls/s: {count} instance{'s' if count > 1 else ''}")

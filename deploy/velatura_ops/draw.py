@@ -8,10 +8,14 @@ the drawing is matplotlib's.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import sys
+import tempfile
 import time
+import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +27,14 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from velatura_ops import drawing
+from velatura_ops.capacity import capacity, report
 from velatura_ops.compose import ROOT
 from velatura_ops.dashboards.catalog import BOARDS
 from velatura_ops.drawing import INK, Palette, Series
+from velatura_ops.load import drive
 from velatura_ops.local_prometheus import Prometheus
 from velatura_ops.queries import load, substituted
+from velatura_ops.stack import Addresses, stack
 
 OUT = ROOT / "docs/images/dashboards"
 WIDTH, UNIT = 15.0, 0.36  # inches: of the picture, and of one row of Grafana's grid
@@ -180,6 +187,33 @@ def save(figure: Figure, path: Path) -> None:
     picture.save(path, "PNG", optimize=True)
 
 
+def draw_all(prometheus: Prometheus, seconds: float, folder: Path) -> None:
+    """Draw every dashboard over the newest `seconds`."""
+    now = time.time()
+    drawer = Drawer(prometheus, now - seconds, now)
+    for board in BOARDS:
+        path = folder / f"{board.name}.png"
+        save(drawer.draw(board.name), path)
+        print(path, flush=True)
+
+
+def draw_own(seconds: float, folder: Path) -> None:
+    """Run a stack, load it for `seconds`, and draw it shortly before the load ends."""
+    addresses = Addresses.free()
+    with (
+        tempfile.TemporaryDirectory(prefix="velatura-draw-") as scratch,
+        stack(Path(scratch), addresses) as prometheus,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        loading = pool.submit(lambda: asyncio.run(drive(addresses.grpc, seconds)))
+        time.sleep(0.9 * seconds)
+        draw_all(prometheus, 0.85 * seconds, folder)
+        tally = loading.result()
+        print("load: " + ", ".join(f"{code} {n}" for code, n in sorted(tally.codes.items())))
+        with urllib.request.urlopen(f"http://{addresses.metrics}/metrics", timeout=10) as page:
+            report(capacity(page.read().decode()))
+
+
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="scripts/draw-dashboards", description=__doc__)
@@ -187,19 +221,21 @@ def main() -> int:
         "--prometheus", default="http://127.0.0.1:9091", metavar="URL", help="(%(default)s)"
     )
     parser.add_argument("--minutes", type=float, default=5.0, help="span to draw (%(default)s)")
+    parser.add_argument(
+        "--load", type=float, metavar="SECONDS", help="run and load a stack instead, and draw that"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="folder (%(default)s)")
     options = parser.parse_args()
     mpl.rcParams["font.family"] = "DejaVu Sans"
-    now = time.time()
+    if options.load:
+        draw_own(options.load, options.out)
+        return 0
     try:
-        drawer = Drawer(Prometheus(options.prometheus), now - options.minutes * 60, now)
+        draw_all(Prometheus(options.prometheus), options.minutes * 60, options.out)
     except OSError as error:
-        print(f"--prometheus {options.prometheus}: {error}. Start one with `make stack`.")
+        advice = "Start one with `make stack`, or say --load 300."
+        print(f"--prometheus {options.prometheus}: {error}. {advice}", file=sys.stderr)
         return 1
-    for board in BOARDS:
-        path = options.out / f"{board.name}.png"
-        save(drawer.draw(board.name), path)
-        print(path)
     return 0
 
 

@@ -146,7 +146,8 @@ def _legend(
     """Names and newest values in two columns below the axes."""
     figure = axes.get_figure(root=True)
     assert figure is not None  # noqa: S101 - they stand in one
-    inch = 1 / (axes.get_position().height * figure.get_figheight())  # in the axes' own height
+    inch_x = 1 / (axes.get_position().width * figure.get_figwidth())  # as a share of the axes
+    inch_y = 1 / (axes.get_position().height * figure.get_figheight())
     ranked = sorted(
         zip(series, colours, strict=True),
         key=lambda pair: -float(np.nanmax(pair[0].values, initial=-math.inf)),
@@ -155,11 +156,15 @@ def _legend(
     columns = 2 if len(shown) > 1 else 1
     for place, (each, colour) in enumerate(shown):
         x = (place % columns) / columns
-        y = -(0.24 + line_inches * (place // columns)) * inch
+        y = -(0.24 + line_inches * (place // columns)) * inch_y
         more = f"  (+{rest} more)" if rest > 0 and place == len(shown) - 1 else ""
-        axes.text(x - 0.02, y, "■", color=colour, fontsize=7, transform=axes.transAxes, va="top")
+        axes.text(
+            x - 0.08 * inch_x, y, "■", color=colour, fontsize=7, transform=axes.transAxes, va="top"
+        )
         text = f"{_cut(each.name, 26)}  {written(each.last, unit)}{more}"
-        axes.text(x + 0.015, y, text, color=INK, fontsize=7, transform=axes.transAxes, va="top")
+        axes.text(
+            x + 0.06 * inch_x, y, text, color=INK, fontsize=7, transform=axes.transAxes, va="top"
+        )
 
 
 def legend_lines(series: int) -> int:
