@@ -1,7 +1,7 @@
 """Everything that changes in an adversarial run, and its place on disk.
 
 A run's folder holds one checkpoint (the newest), log.csv, samples/ and generator.safetensors with
-its .json: the averaged generator, ready to be exported.
+its .json: the averaged generator, ready to be exported. classes.txt is there if it has classes.
 """
 
 from __future__ import annotations
