@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 from velatura.export.checkpoints.native import save_weights
 from velatura.training.assemble import RUNS_FILE, Runs, assemble_weights
 from velatura.training.classifier.network import AttributeClassifier, ClassifierConfig
 from velatura.training.classifier.train import WEIGHTS_FILE
 from velatura.training.command_settings import SETTINGS_FILE, write_settings
+from velatura.training.runs.checkpoint import checkpoint_path, save_checkpoint
 from velatura.training.runs.logbook import CsvLog
 from velatura.training.runs.record import RunRecord, read_records
 
@@ -41,6 +44,14 @@ def test_a_record_tells_the_runs_before_it_first(tmp_path: Path) -> None:
         700,
         30.0,
     )
+
+
+def test_the_last_checkpoint_tells_more_than_the_log(tmp_path: Path) -> None:
+    run = leave(tmp_path, "velatura-train mapping", 500, 60)
+    save_checkpoint(
+        checkpoint_path(run, 512), {"x": torch.zeros(1)}, {"step": 512, "seconds": 90.0}
+    )
+    assert read_records(run) == [RunRecord("velatura-train mapping", 512, 1.5)]
 
 
 def test_runs_that_name_each_other_end(tmp_path: Path) -> None:

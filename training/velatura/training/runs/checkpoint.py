@@ -64,17 +64,23 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of `save_checkpoint`; ValueError when the file is not such a checkpoint."""
+    state = read_state(path)
+    return load_file(path), state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state alone, without reading any tensor; ValueError as above."""
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
-        tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error})") from error
     if _STATE_KEY not in metadata:
         raise ValueError(
             f"{path}: weights only, no training state; give a checkpoint-*.safetensors"
         )
-    return tensors, json.loads(metadata[_STATE_KEY])
+    state: dict[str, Any] = json.loads(metadata[_STATE_KEY])
+    return state
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from velatura.training.command_settings import SETTINGS_FILE
+from velatura.training.runs.checkpoint import latest_checkpoint, read_state
 from velatura.training.runs.logbook import read_csv_log
 
 # Settings that say where files lie or how many may work, not what is learned.
@@ -50,7 +51,7 @@ def _records(run: Path, seen: set[Path]) -> Iterator[RunRecord]:
         if key in settings:
             yield from _records(Path(settings[key]), seen)
     name = re.search(r"(velatura-train \S+)", text.partition("\n")[0])
-    steps, minutes = _length(folder / "log.csv")
+    steps, minutes = _length(folder)
     command = " ".join([name[1] if name else "velatura-train", *_options(settings)])
     yield RunRecord(command, steps, minutes)
 
@@ -69,8 +70,13 @@ def _options(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
 
 
-def _length(log: Path) -> tuple[int, float]:
-    """Steps and minutes of the log's last row."""
+def _length(folder: Path) -> tuple[int, float]:
+    """Steps and minutes, of the last checkpoint or else of the log's last row."""
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is not None:
+        state = read_state(checkpoint)
+        return int(state["step"]), float(state.get("seconds", 0.0)) / 60
+    log = folder / "log.csv"
     rows = read_csv_log(log) if log.is_file() else []
     if not rows:
         return 0, 0.0
