@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from velatura.training.directions.strengths import useful_range
+from velatura.training.directions.strengths import best_gain, useful_range
 
 
 class Sweep:
@@ -55,3 +55,25 @@ def test_steps_add_up_without_drift(step: float) -> None:
     low, high = useful_range(Sweep(), floor=0.0, step=step)
     assert low == pytest.approx(-step * int(2 / step + 1e-9), abs=1e-12)
     assert high == pytest.approx(1 + step * int(2 / step + 1e-9), abs=1e-12)
+
+
+def test_the_least_gain_that_is_enough_is_chosen() -> None:
+    tried: list[float] = []
+
+    def measure(gain: float) -> tuple[float, float]:
+        tried.append(gain)
+        return min(1.0, gain), 1.0
+
+    assert best_gain(measure, floor=0.9, wanted=0.95, gains=(0.5, 0.96, 1.5)) == 0.96
+    assert tried == [0.5, 0.96]
+
+
+def test_no_gain_is_chosen_for_success_that_costs_the_rest() -> None:
+    rows = {0.5: (0.3, 0.99), 1.0: (0.6, 0.95), 1.5: (0.99, 0.5)}
+    assert best_gain(rows.__getitem__, floor=0.9, gains=(0.5, 1.0, 1.5)) == 1.0
+    assert best_gain(lambda _: (0.9, 0.1), floor=0.9, gains=(0.5, 1.0)) == 0.5
+
+
+def test_of_gains_that_are_not_enough_the_most_successful_is_chosen() -> None:
+    rows = {0.5: (0.3, 1.0), 1.0: (0.6, 1.0), 1.5: (0.4, 1.0)}
+    assert best_gain(rows.__getitem__, floor=0.9, gains=(0.5, 1.0, 1.5)) == 1.0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 Measure = Callable[[float], tuple[float, float]]
 """Strength → success and preservation, each 0 to 1 (success may fall below, when it backfires)."""
 
+GAINS = (0.7, 0.85, 1.0, 1.25, 1.5, 2.0, 2.6)
 STEP = 0.5
 LIMITS = (-2.0, 3.0)
 
@@ -41,6 +42,31 @@ def useful_range(
             break
         least = strength
     return least, greatest
+
+
+def best_gain(
+    measure: Measure,
+    *,
+    floor: float,
+    wanted: float = 0.95,
+    gains: tuple[float, ...] = GAINS,
+) -> float:
+    """By how much to multiply a direction so that it does at strength 1 what its name says.
+
+    The first of `gains`, which rise, whose success is at least `wanted`; where none is, the one of
+    greatest success. Once preservation falls under `floor` no greater gain is tried. Where already
+    the first one does, it is the answer.
+    """
+    best, best_success = gains[0], -1.0
+    for gain in gains:
+        success, preservation = measure(gain)
+        if preservation < floor:
+            break
+        if success >= wanted:
+            return gain
+        if success > best_success:
+            best, best_success = gain, success
+    return best
 
 
 def _steps(start: float, end: float, step: float) -> list[float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from velatura.export.checkpoints.native import load_directions
 from velatura.training.directions.catalog import EDITS, NamedEdit
-from velatura.training.directions.strengths import useful_range
+from velatura.training.directions.strengths import Measure, best_gain, useful_range
 from velatura.training.directions.supervised import paired_direction
 from velatura.training.evaluation.edits import Faces, measure_edit
 from velatura.training.evaluation.figures import Measured
@@ -21,6 +21,7 @@ from velatura.v1 import bundle_pb2
 DIRECTIONS_FILE = "avatar-directions.json"
 SUPERVISED = "supervised"
 _LEAST_PRESERVATION = 0.9  # within the useful strengths
+_WANTED_PRESERVATION = 0.94  # at strength 1
 _FIRST_PAIR = 5_000  # training seeds that the directions are taken from
 
 
@@ -61,22 +62,32 @@ def measure_directions(
         entry.figures.extend(_figure(f) for f in effect.figures(place))
 
 
+def find_gains(subjects: Subjects, directions: bundle_pb2.DirectionSet, faces: Faces) -> None:
+    """Scale every direction of the catalog so that strength 1 is enough, and no more, on these
+    faces."""
+    for entry in track(_of_catalog(directions), description="scaling directions"):
+        gain = best_gain(_measure_of(entry, subjects, faces), floor=_WANTED_PRESERVATION)
+        scaled = offsets_of(entry, subjects) * gain
+        entry.offsets[:] = [round(v, 5) for v in scaled.flatten().tolist()]
+
+
 def find_ranges(subjects: Subjects, directions: bundle_pb2.DirectionSet, faces: Faces) -> None:
     """Set the useful strengths of every direction of the catalog, by a sweep on these faces."""
-    named = {edit.name: edit for edit in EDITS}
     for entry in track(_of_catalog(directions), description="useful strengths"):
-        edit, offsets = named[entry.name], offsets_of(entry, subjects)
+        measure = _measure_of(entry, subjects, faces)
+        entry.min_strength, entry.max_strength = useful_range(measure, floor=_LEAST_PRESERVATION)
 
-        def measure(
-            strength: float, edit: NamedEdit = edit, offsets: Tensor = offsets
-        ) -> tuple[float, float]:
-            effect = measure_edit(
-                edit, offsets, faces, subjects.generator, subjects.judge, strength
-            )
-            return effect.main, effect.preservation
 
-        low, high = useful_range(measure, floor=_LEAST_PRESERVATION)
-        entry.min_strength, entry.max_strength = low, high
+def _measure_of(entry: bundle_pb2.DirectionEntry, subjects: Subjects, faces: Faces) -> Measure:
+    """Strength → success (or approach) and preservation on these faces."""
+    edit = next(edit for edit in EDITS if edit.name == entry.name)
+    offsets = offsets_of(entry, subjects)
+
+    def measure(strength: float) -> tuple[float, float]:
+        effect = measure_edit(edit, offsets, faces, subjects.generator, subjects.judge, strength)
+        return effect.main, effect.preservation
+
+    return measure
 
 
 def is_measured(entry: bundle_pb2.DirectionEntry) -> bool:

@@ -23,6 +23,7 @@ from velatura.training.evaluation.consistency import (
 from velatura.training.evaluation.directions import (
     DIRECTIONS_FILE,
     find_directions,
+    find_gains,
     find_ranges,
     measure_directions,
     offsets_of,
@@ -65,7 +66,7 @@ class EvaluationSettings:
     inception: Path | None = None
     out: Path | None = None
     edits: tuple[NamedEdit, ...] = EDITS
-    range_faces: int = 16
+    range_faces: int = 32
     components: int = 5  # of SeFa and of GANSpace each
     keep_directions: bool = False
 
@@ -130,11 +131,9 @@ def _directions(subjects: Subjects, settings: EvaluationSettings) -> bundle_pb2.
         return read_directions(subjects)
     directions = find_directions(subjects, settings.edits, settings.pairs)
     # On training avatars: the held-out ones only measure what is already decided.
-    find_ranges(
-        subjects,
-        directions,
-        encode_faces(range(_RANGE_SEED, _RANGE_SEED + settings.range_faces), subjects),
-    )
+    faces = encode_faces(range(_RANGE_SEED, _RANGE_SEED + settings.range_faces), subjects)
+    find_gains(subjects, directions, faces)
+    find_ranges(subjects, directions, faces)
     if settings.components:
         directions.directions.extend(
             named_components(subjects.generator, subjects.judge, per_method=settings.components)

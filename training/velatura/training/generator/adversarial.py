@@ -88,7 +88,8 @@ class Critic:
     def gradient(self, images: Tensor) -> Tensor:
         """What would make `images` look more real: ∂ softplus(−D) / ∂ images, like `images`."""
         seen = images.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(generator_loss("nonsaturating", self.judge(seen)), seen)
+        loss = generator_loss("nonsaturating", self.judge(seen))
+        gradient: Tensor = torch.autograd.grad(loss, seen)[0]
         return gradient
 
     def learn(self, real: Tensor, fake: Tensor) -> float:
@@ -157,7 +158,7 @@ def train_adversarially(
     forward: Callable[..., tuple[Tensor, Tensor]] = (
         torch.compile(pictures) if settings.compile else pictures
     )
-    loss_of = ImageLoss(settings.resolution)
+    loss_of, share = ImageLoss(settings.resolution), settings.adversarial_share
 
     def pictures_of_next_batch() -> tuple[Tensor, Tensor, Tensor]:
         targets, codes = next(batches)
@@ -173,7 +174,8 @@ def train_adversarially(
             critic.learn(targets, _half_of_each(made, rng))
         made, targets, latents = pictures_of_next_batch()
         reconstruction = loss_of(made, torch.cat([targets, targets]))
-        loss = reconstruction + latents + _adversarial(critic, made, reconstruction, settings)
+        pull = adversarial_pull(critic, made, reconstruction, share)
+        loss: Tensor = reconstruction + latents + pull
         critic.learn(targets, _half_of_each(made, rng))
         return loss
 
@@ -184,14 +186,14 @@ def train_adversarially(
     return train(run, schedule, next_loss, measure, "encoder and generator, adversarial")
 
 
-def _adversarial(
-    critic: Critic, made: Tensor, reconstruction: Tensor, settings: AdversarialSettings
-) -> Tensor:
-    """A scalar whose gradient at `made` is the critic's, scaled to its share."""
+def adversarial_pull(critic: Critic, made: Tensor, reconstruction: Tensor, share: float) -> Tensor:
+    """A scalar whose gradient at `made` [N, 3, R, R] is the critic's, scaled to `share` times the
+    norm of that of `reconstruction`, a loss of `made`."""
     (wanted,) = torch.autograd.grad(reconstruction, made, retain_graph=True)
     gradient = critic.gradient(made)
-    scale = settings.adversarial_share * wanted.norm() / gradient.norm().clamp_min(1e-12)
-    return (made * (gradient * scale)).sum()
+    scale = share * wanted.norm() / gradient.norm().clamp_min(1e-12)
+    pull: Tensor = (made * (gradient * scale)).sum()
+    return pull
 
 
 def _half_of_each(made: Tensor, rng: torch.Generator) -> Tensor:

@@ -71,7 +71,8 @@ def _cuts(attribute: str) -> Tensor:
     """Where on a normal axis one option ends and the next begins, [K - 1], rising."""
     count = len(OPTIONS[attribute])
     weights = torch.tensor(WEIGHTS.get(attribute, (1 / count,) * count), dtype=torch.float64)
-    return torch.special.ndtri(weights.cumsum(0)[:-1]).float()
+    cuts: Tensor = torch.special.ndtri(weights.cumsum(0)[:-1])
+    return cuts.float()
 
 
 @torch.no_grad()
