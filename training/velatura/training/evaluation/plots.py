@@ -26,12 +26,13 @@ def plot_directions(
     names = [d.name for d in measured]
     figure = Figure(figsize=(9, 1.2 + 0.2 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _bars(left, names, [d.figures[0].value for d in measured], "success (background: approach)")
-    _bars(right, names, [d.figures[1].value for d in measured], "preservation of the rest")
-    left.axvline(success, color=_GATE, linewidth=1)
-    right.axvline(preservation, color=_GATE, linewidth=1)
-    right.set_xlim(0.8, 1.0)
-    left.invert_yaxis()
+    left.set_title("success (background: approach)", fontsize=9)
+    right.set_title("preservation of the rest", fontsize=9)
+    effects, kept = ([d.figures[i].value for d in measured] for i in range(2))
+    _dots(left, effects, success)
+    _dots(right, kept, preservation)
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)  # the first above
     _save(figure, path)
 
 
@@ -48,8 +49,9 @@ def plot_iou(path: Path, segmenters: Mapping[str, Sequence[Measured]], least: fl
         axes.bar(places, list(by_class.values()), width, label=name, color=(_MAIN, _SECOND)[i % 2])
     axes.axhline(least, color=_GATE, linewidth=1)
     axes.set_xticks(range(len(classes)), classes, rotation=20)
-    axes.set_ylim(0.6, 1.0)
-    axes.set_ylabel("IoU")
+    axes.set_ylim(0, 1.0)
+    axes.tick_params(labelsize=8)
+    axes.set_ylabel("IoU", fontsize=8)
     axes.legend(loc="lower right", fontsize=8)
     _save(figure, path)
 
@@ -67,6 +69,7 @@ def plot_sweep(path: Path, curves: Mapping[str, Curve]) -> None:
         )
         axes.set_title(name, fontsize=9)
         axes.set_ylim(0, 1.03)
+        axes.tick_params(labelsize=7)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     if curves:
@@ -75,11 +78,15 @@ def plot_sweep(path: Path, curves: Mapping[str, Curve]) -> None:
     _save(figure, path)
 
 
-def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str) -> None:
-    axes.barh(range(len(names)), values, color=_MAIN, height=0.7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_xlim(0, 1.0)
-    axes.set_title(title, fontsize=9)
+def _dots(axes: Axes, values: Sequence[float], wanted: float) -> None:
+    """One dot a row, in another colour where it falls short of the wanted value's line."""
+    colours = [_MAIN if value >= wanted else _SECOND for value in values]
+    axes.scatter(values, range(len(values)), color=colours, s=16, zorder=2)
+    axes.axvline(wanted, color=_GATE, linewidth=1)
+    axes.grid(axis="both", color="#e4e4e4", linewidth=0.6, zorder=0)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=7)
+    axes.set_xlim(right=1.01)
 
 
 def _save(figure: Figure, path: Path) -> None:
