@@ -33,7 +33,7 @@ def gan(
     spectral_norm: Annotated[bool, typer.Option(help="In the discriminator.")] = False,
     ada: Annotated[bool, typer.Option(help="Adapt the augmentation to overfitting.")] = True,
     ada_target: Annotated[float, typer.Option(help="r_t that p is steered to.")] = 0.6,
-    ada_kimg: Annotated[float, typer.Option(help="Thousand images for p from 0 to 1.")] = 100,
+    ada_kimg: Annotated[float, typer.Option(help="Thousand images for p from 0 to 1.")] = 20,
     augment: Annotated[
         str, typer.Option(help="none, blit, geom, color, filter, noise, cutout, bg, bgc, bgcf, …")
     ] = "bgc",

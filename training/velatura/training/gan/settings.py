@@ -33,7 +33,7 @@ class GanSettings:
     spectral_norm: bool = False
     ada: bool = True
     ada_target: float = 0.6
-    ada_kimg: float = 100.0  # thousand images in which p can go from 0 to 1
+    ada_kimg: float = 20.0  # thousand images in which p can go from 0 to 1
     ada_interval: int = 4
     augment: str = "bgc"
     augment_p: float = 0.0  # at the start; without `ada` throughout
