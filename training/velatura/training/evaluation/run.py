@@ -66,7 +66,7 @@ class EvaluationSettings:
     inception: Path | None = None
     out: Path | None = None
     edits: tuple[NamedEdit, ...] = EDITS
-    range_faces: int = 32
+    calibration: int = 32  # training avatars that strengths are chosen on
     components: int = 5  # of SeFa and of GANSpace each
     keep_directions: bool = False
 
