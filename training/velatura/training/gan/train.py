@@ -47,9 +47,6 @@ def train_gan(
     if source.classes:  # weights know numbers only; `velatura-export bundle --classes` takes these
         out.mkdir(parents=True, exist_ok=True)
         (out / CLASSES_FILE).write_text("".join(f"{name}\n" for name in source.classes))
-    if source.classes:  # as `velatura-export bundle --classes` reads them
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "classes.txt").write_text("".join(f"{name}\n" for name in source.classes))
     log = CsvLog(out / "log.csv", LOG_COLUMNS, state.step)
     save_grid(out / "samples" / "real.png", first_images(source, _GRID), _GRID_COLUMNS)
     started = time.monotonic() - state.seconds
