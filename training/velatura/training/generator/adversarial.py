@@ -94,8 +94,9 @@ class Critic:
 
     def learn(self, real: Tensor, fake: Tensor) -> float:
         """One step on images [N, 3, R, R] of both kinds; returns the loss without its penalty."""
-        logits = self.judge(torch.cat([real, fake.detach()]))
-        loss = discriminator_loss("nonsaturating", *logits.chunk(2))
+        # One kind at a time: the spread over a minibatch tells only if it is of one kind.
+        of_real, of_fake = self.judge(real), self.judge(fake.detach())
+        loss = discriminator_loss("nonsaturating", of_real, of_fake)
         total = loss
         if self.step % self.settings.r1_every == 0:
             # In float32: the double backward loses too much in bfloat16.
