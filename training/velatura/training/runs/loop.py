@@ -113,7 +113,11 @@ class AveragedRun:
 
 
 @torch.no_grad()
-def _move_average(average: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor) -> None:
+def _move_average(
+    average: tuple[Tensor, ...] | list[Tensor],
+    values: tuple[Tensor, ...] | list[Tensor],
+    updates: Tensor | int,
+) -> None:
     """Move the average towards the values, at first quickly: random beginnings are soon forgotten.
 
     Counters, which are whole numbers, are copied.

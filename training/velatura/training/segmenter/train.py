@@ -72,11 +72,11 @@ def train_segmenter(
             logits = network(image.contiguous(memory_format=torch.channels_last))
         logits = logits.float()  # [N, C, H, W]
         if schedule.progress(run.step, run.seconds) < settings.lovasz_from:
-            return F.cross_entropy(logits, labels) + _DICE(logits, labels)
+            return _with_cross_entropy(logits, labels, _DICE(logits, labels))
         # Lovász sorts all pixels once a class: every second row and column is enough of them.
         top, left = torch.randint(2, (2,), generator=rng).tolist()
         thinned = (..., slice(top, None, 2), slice(left, None, 2))
-        return F.cross_entropy(logits, labels) + _LOVASZ(logits[thinned], labels[thinned])
+        return _with_cross_entropy(logits, labels, _LOVASZ(logits[thinned], labels[thinned]))
 
     def measure() -> float:
         figures.update(evaluate(run.average, held_out))
@@ -88,6 +88,10 @@ def train_segmenter(
     train(run, schedule, next_loss, measure, config.architecture)
     (out / "figures.json").write_text(json.dumps(figures, indent=2))
     return figures
+
+
+def _with_cross_entropy(logits: Tensor, labels: Tensor, by_class: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels) + by_class
 
 
 def _network(config: SegmenterConfig, start_from: Path | None) -> nn.Module:
