@@ -16,7 +16,7 @@ from velatura.training.avatars.parts import LABEL_DIM, OPTIONS, label_slices
 from velatura.training.classifier.reading import read_options
 from velatura.training.directions.catalog import EDITS, NamedEdit
 from velatura.training.evaluation.consistency import consistency_figures, measure_return
-from velatura.training.evaluation.directions import SUPERVISED, calibrate, find_ranges
+from velatura.training.evaluation.directions import SUPERVISED, find_ranges
 from velatura.training.evaluation.edits import Faces, measure_edit
 from velatura.training.evaluation.extractor import joint_logits
 from velatura.training.evaluation.inversion import agreement
@@ -98,24 +98,6 @@ def test_half_the_way_to_a_background_is_an_approach_of_a_half() -> None:
     assert effect.success is None
     assert effect.approach == pytest.approx(0.5, abs=1e-5)
     assert effect.preservation == 1.0
-
-
-@pytest.mark.parametrize(
-    ("amount", "gain"),
-    [(0.9, 1.0), (0.3, 2.0), (0.01, 1.0)],  # enough, too weak, hopeless
-)
-def test_calibration_takes_the_least_gain_that_succeeds(amount: float, gain: float) -> None:
-    config = SimpleNamespace(num_ws=WS, w_dim=LABEL_DIM)
-    generator = SimpleNamespace(synthesis=GENERATOR.synthesis, config=config)
-    subjects: Any = SimpleNamespace(generator=generator, judge=_Reader())
-    moved = offsets(mouth=("smile", amount))
-    entry = bundle_pb2.DirectionEntry(
-        name="smile", method=SUPERVISED, offsets=moved.flatten().tolist()
-    )
-    found = bundle_pb2.DirectionSet(directions=[entry])
-    calibrate(subjects, found, faces_of(8))
-    scaled = torch.tensor(list(found.directions[0].offsets)).view(WS, LABEL_DIM)
-    torch.testing.assert_close(scaled, gain * moved, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("side_effect", "greatest"), [(0.0, 3.0), (0.4, 1.0)])

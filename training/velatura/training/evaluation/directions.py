@@ -20,8 +20,6 @@ from velatura.v1 import bundle_pb2
 
 DIRECTIONS_FILE = "avatar-directions.json"
 SUPERVISED = "supervised"
-_GAINS = (1.0, 1.25, 1.5, 2.0)
-_ENOUGH = 0.95  # success at which no greater gain is tried
 _LEAST_PRESERVATION = 0.9  # within the useful strengths
 _WANTED_PRESERVATION = 0.94  # at strength 1
 _FIRST_PAIR = 5_000  # training seeds that the directions are taken from
@@ -71,29 +69,6 @@ def find_gains(subjects: Subjects, directions: bundle_pb2.DirectionSet, faces: F
         gain = best_gain(_measure_of(entry, subjects, faces), floor=_WANTED_PRESERVATION)
         scaled = offsets_of(entry, subjects) * gain
         entry.offsets[:] = [round(v, 5) for v in scaled.flatten().tolist()]
-
-
-def calibrate(subjects: Subjects, directions: bundle_pb2.DirectionSet, faces: Faces) -> None:
-    """Scale the offsets of every direction of the catalog, so that strength 1 is worth its name.
-
-    The least gain that succeeds on nearly all of these faces; where none does, the gain whose
-    success and preservation together are the greatest.
-    """
-    named = {edit.name: edit for edit in EDITS}
-    for entry in track(_of_catalog(directions), description="calibrating strengths"):
-        offsets = offsets_of(entry, subjects)
-        effects = {}
-        for gain in _GAINS:
-            effects[gain] = measure_edit(
-                named[entry.name], offsets, faces, subjects.generator, subjects.judge, gain
-            )
-            if effects[gain].main >= _ENOUGH:
-                break
-        chosen = max(effects, key=lambda gain: effects[gain].main + effects[gain].preservation)
-        if effects[gain].main >= _ENOUGH:
-            chosen = gain
-        del entry.offsets[:]
-        entry.offsets.extend(round(v, 5) for v in (chosen * offsets).flatten().tolist())
 
 
 def find_ranges(subjects: Subjects, directions: bundle_pb2.DirectionSet, faces: Faces) -> None:

@@ -22,8 +22,8 @@ from velatura.training.evaluation.consistency import (
 )
 from velatura.training.evaluation.directions import (
     DIRECTIONS_FILE,
-    calibrate,
     find_directions,
+    find_gains,
     find_ranges,
     measure_directions,
     offsets_of,
@@ -49,7 +49,7 @@ from velatura.training.evaluation.tables import print_tables
 from velatura.v1 import bundle_pb2
 
 FIGURES_FILE = "figures.json"
-_CALIBRATION_SEED = 6_000
+_RANGE_SEED = 6_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class EvaluationSettings:
     inception: Path | None = None
     out: Path | None = None
     edits: tuple[NamedEdit, ...] = EDITS
-    calibration: int = 32  # training avatars that strengths are chosen on
+    range_faces: int = 32
     components: int = 5  # of SeFa and of GANSpace each
     keep_directions: bool = False
 
@@ -80,7 +80,7 @@ class EvaluationSettings:
             samples=16,
             paths=8,
             swept=8,
-            calibration=2,
+            range_faces=2,
             components=0,
         )
 
@@ -126,14 +126,13 @@ def run_evaluation(settings: EvaluationSettings) -> Evaluation:
 
 
 def _directions(subjects: Subjects, settings: EvaluationSettings) -> bundle_pb2.DirectionSet:
-    """The stored ones, or new ones: supervised, calibrated, and components."""
+    """The stored ones, or new ones: supervised with their useful strengths, and components."""
     if settings.keep_directions:
         return read_directions(subjects)
     directions = find_directions(subjects, settings.edits, settings.pairs)
     # On training avatars: the held-out ones only measure what is already decided.
-    seeds = range(_CALIBRATION_SEED, _CALIBRATION_SEED + settings.calibration)
-    faces = encode_faces(seeds, subjects)
-    calibrate(subjects, directions, faces)
+    faces = encode_faces(range(_RANGE_SEED, _RANGE_SEED + settings.range_faces), subjects)
+    find_gains(subjects, directions, faces)
     find_ranges(subjects, directions, faces)
     if settings.components:
         directions.directions.extend(
