@@ -20,7 +20,7 @@ from velatura.training.runs.logbook import read_csv_log
 # Settings that say where files lie or how many may work, not what is learned.
 _PLACES = ("out", "threads")
 # Settings that name a run which this one starts from.
-_EARLIER = ("start_from", "generator_run", "encoder_run")
+_EARLIER = ("start_from", "generator_run", "encoder_run", "joint_run")
 
 
 @dataclass(frozen=True)
