@@ -14,14 +14,17 @@ from velatura.export.networks.biggan import ClassGenerator
 from velatura.export.networks.stylegan2 import Generator
 
 _LARGEST = 96  # pixels of one picture
-_COLOURS = 128
+_COLOURS = 256
 _GAP = 2
 _PSI = 0.7
 _SEED = 0
 
 
 def save_pictures(path: Path, images: Tensor, columns: int) -> None:
-    """Write `images` [N, 3, H, W] in [-1, 1] in rows of `columns`, in few colours."""
+    """Write `images` [N, 3, H, W] in [-1, 1] in rows of `columns`, in 256 colours.
+
+    Larger ones are shrunk to 96 px.
+    """
     if images.shape[2] > _LARGEST:
         images = F.interpolate(images, (_LARGEST, _LARGEST), mode="bilinear", antialias=True)
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -32,9 +35,11 @@ def save_pictures(path: Path, images: Tensor, columns: int) -> None:
     for i, picture in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         top, left = i // columns * height, i % columns * width
         sheet[top : top + height, left : left + width] = picture
-    reduced = Image.fromarray(sheet).quantize(_COLOURS, dither=Image.Dither.NONE)
+    picture = Image.fromarray(sheet)
+    # Without dithering, smooth backgrounds would look banded; Pillow only dithers to a palette.
+    palette = picture.quantize(_COLOURS, kmeans=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    reduced.save(path, optimize=True)
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 @torch.inference_mode()

@@ -222,7 +222,9 @@ def _samples(found: Evaluation) -> str:
     return (
         "![Samples at psi 0.7](images/evaluation/samples.png)\n\n"
         f"{place[0].upper()}{place[1:]}; computed by torch-fidelity. The floor is another set of "
-        "held-out renders against the same reference: what a perfect generator would get. The IS "
+        "held-out renders against the same reference: what a perfect generator would get. It falls "
+        "as the sets grow (the FID of small sets is biased upwards), and the ratio rises with it: "
+        "compare ratios of one size alone. The IS "
         f"counts {scored.removeprefix(place).removeprefix(', ')}. With domain features the figures "
         "compare versions of this generator and say nothing beside published ones.\n\n"
         + _table(("pictures", "FID", "FID / floor", "KID", "precision", "recall", "IS"), rows)

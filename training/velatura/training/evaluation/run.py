@@ -183,5 +183,5 @@ def _write_report(
     pictures.save_strengths(
         images / "strengths.png", subjects, found.directions, faces, SWEPT, STRENGTHS
     )
-    pictures.save_samples(images / "samples.png", draw_samples(subjects.generator, 40, 0.7))
+    pictures.save_samples(images / "samples.png", draw_samples(subjects.generator, 30, 0.7))
     write_document(folder / "evaluation.md", found)
