@@ -37,6 +37,8 @@ EMBEDDED = [
     "avatar-mapping",
     "avatar-encoder",
     "avatar-segmenter",
+    "avatar-segmenter-unet",
+    "avatar-expressions",
     "style-predictor",
     "style-transformer",
     "style-presets",
