@@ -156,9 +156,8 @@ def _directions(found: Evaluation) -> str:
         if is_measured(entry):
             effect, kept = entry.figures[0], entry.figures[1]
             main = f"{effect.value:.2f}" + (" (approach)" if effect.name == "approach" else "")
-            rows.append(
-                (f"`{entry.name}`", f"{entry.default_strength:g}", main, f"{kept.value:.3f}")
-            )
+            useful = f"{entry.min_strength:g} to {entry.max_strength:g}"
+            rows.append((f"`{entry.name}`", main, f"{kept.value:.3f}", useful))
     measured = [d for d in found.directions.directions if is_measured(d)]
     place = measured[0].figures[0].measured_on if measured else "nothing"
     return (
