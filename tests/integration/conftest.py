@@ -74,5 +74,6 @@ def names(client: Client) -> Names:
         num_ws=generator.num_ws,
         w_dim=generator.w_dim,
         resolution=generator.resolution,
-        by_role={each.role: each.name for each in catalog.models},
+        # The first of a role is the one that runs where a request names none.
+        by_role={each.role: each.name for each in reversed(catalog.models)},
     )
