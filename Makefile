@@ -13,7 +13,7 @@ TOOLS := BIN=$(CURDIR)/$(DEV) PYTHON=$(CURDIR)/$(DEV)/python
 PACKAGES := protos clients server export training
 PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 
-.PHONY: help setup setup-dev demo serve test lint format typecheck bench bench-observability stack dashboards load proto models evaluate lock clean
+.PHONY: help setup setup-dev demo serve test lint format typecheck bench bench-peers bench-observability stack dashboards load proto models evaluate lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +40,14 @@ format: setup-dev ## Rewrite the Python files in the one style
 typecheck: setup-dev ## Check the types alone
 	$(TOOLS) scripts/typecheck
 
-bench: setup ## Measure latency and throughput of a server on this machine
-	$(RUN)/python benchmarks/serving.py
+bench: setup ## Measure a server on this machine beside onnxruntime alone, write benchmarks/results.md (ONLY="oip rates", BENCH="flags")
+	$(RUN)/python -m benchmarks $(ONLY) --results benchmarks/results.md $(BENCH)
+
+bench-peers: setup ## Measure MLServer, PyTriton and Ray Serve beside ours on the same graph (ONLY="mlserver", BENCH="flags")
+	$(RUN)/python -m benchmarks.peers $(ONLY) --results benchmarks/results.md $(BENCH)
 
 bench-observability: setup ## Measure what metrics and tracing cost in throughput (SECONDS=300)
-	$(RUN)/python benchmarks/observability.py --seconds $(or $(SECONDS),300)
+	$(RUN)/python -m benchmarks.observability --seconds $(or $(SECONDS),300)
 
 load: setup .venv-load/.complete ## Load a server for a minute, judge it, write out/load/report.html (LOAD="flags" adds flags)
 	SERVER=$(CURDIR)/$(RUN)/velatura-server LOADTEST=$(CURDIR)/.venv-load/bin/velatura-loadtest \

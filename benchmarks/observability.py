@@ -20,7 +20,6 @@ import random
 import sys
 import time
 import timeit
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -28,11 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-import psutil
 from rich.console import Console
 from rich.table import Table
-from serving import ROOT, own_server
 
+from benchmarks.server_process import ROOT, Served, own_server, samples
 from velatura.client import AsyncClient
 from velatura.server.observability.record import CallRecord
 
@@ -67,7 +65,7 @@ class Subject:
     """A server that takes its turns, and what each turn gave."""
 
     client: AsyncClient
-    process: psutil.Process
+    served: Served
     rates: list[float] = field(default_factory=list)  # calls a second
     costs: list[float] = field(default_factory=list)  # CPU seconds a call
 
@@ -89,21 +87,12 @@ def collector() -> Iterator[str]:
     server.stop(None).wait()
 
 
-def process_at(address: str) -> psutil.Process:
-    """The child of ours that listens there."""
-    port = int(address.rpartition(":")[2])
-    for child in psutil.Process().children(recursive=True):
-        if any(each.laddr.port == port for each in child.net_connections("tcp")):
-            return child
-    raise RuntimeError(f"no server listens on {address}")
-
-
 async def drive(
     subject: Subject, call: Callable[[AsyncClient], Awaitable[object]], s: float
 ) -> None:
     """Keep the callers busy for `s` seconds and note what that gave."""
     done = 0
-    before = sum(subject.process.cpu_times()[:2])
+    before = subject.served.cpu_s()
     begin = time.perf_counter()
 
     async def caller() -> None:
@@ -114,20 +103,20 @@ async def drive(
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
     subject.rates.append(done / (time.perf_counter() - begin))
-    subject.costs.append((sum(subject.process.cpu_times()[:2]) - before) / done)
+    subject.costs.append((subject.served.cpu_s() - before) / done)
 
 
 async def take_turns(
-    addresses: Mapping[str, str], seconds: float, turn_s: float
+    servers: Mapping[str, Served], seconds: float, turn_s: float
 ) -> dict[str, Subject]:
     """Rounds until the time is over; at least three, after one that does not count."""
     rng = random.Random(0)
     async with AsyncExitStack() as stack:
         subjects = {}
-        for name, address in addresses.items():
-            client = await stack.enter_async_context(AsyncClient(address, timeout=120))
+        for name, served in servers.items():
+            client = await stack.enter_async_context(AsyncClient(served.address, timeout=120))
             await client.wait_ready(120)
-            subjects[name] = Subject(client, process_at(address))
+            subjects[name] = Subject(client, served)
         first = subjects[METRICS].client
         faces = [sample.image async for sample in first.generate(range(1, 9))]
         edit = {(await first.list_directions())[0].name: 1.0}
@@ -216,9 +205,8 @@ def main() -> int:
             name: stack.enter_context(own_server(options.bundle, *given))
             for name, given in arguments.items()
         }
-        addresses = {name: address for name, (address, _) in servers.items()}
-        subjects = asyncio.run(take_turns(addresses, options.seconds, options.turn))
-        scrape(servers[METRICS][1])
+        subjects = asyncio.run(take_turns(servers, options.seconds, options.turn))
+        check_counted(servers[METRICS])
     verdicts = report(subjects, console)
     if "OVER" in verdicts:
         return OVER
@@ -228,11 +216,11 @@ def main() -> int:
     return 0
 
 
-def scrape(address: str) -> None:
+def check_counted(served: Served) -> None:
     """Make sure that the server which should count did."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as page:
-        if b'grpc_server_handled_total{grpc_code="OK"' not in page.read():
-            raise RuntimeError("the server with metrics has counted nothing")
+    handled = 'grpc_server_handled_total{grpc_code="OK"'
+    if not any(name.startswith(handled) and value for name, value in samples(served).items()):
+        raise RuntimeError("the server with metrics has counted nothing")
 
 
 if __name__ == "__main__":

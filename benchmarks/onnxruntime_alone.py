@@ -1,8 +1,8 @@
-"""What onnxruntime does with a bundle's graphs when nothing stands around it.
+"""What onnxruntime does with a bundle's graphs when nothing stands around it: no wire, no pictures
+to decode, no queue.
 
-No wire, no pictures to decode, no queue: the figure that a server on an idle machine approaches.
-On a machine with other work it can pass it, for onnxruntime's threads spin by default and the
-server's do not.
+It gets all CPUs, its own defaults (its threads spin, which a server that shares the CPUs with
+clients cannot afford) and the batch size that suits each network best.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from google.protobuf import json_format
 
 from velatura.v1 import bundle_pb2
 
-BATCH = 8  # the server's own limit by default
-
-# Networks that one request runs, in order: name, and the extent of axes that the graph leaves free.
-Steps = tuple[tuple[str, int], ...]
+BATCHES = (1, 2, 4, 8, 16)
+# Of an axis that the graph leaves free, where nothing else is said.
+EXTENT = 256
 
 
 class Alone:
-    """A bundle's sessions in this process, each on all CPUs, with onnxruntime's own defaults."""
+    """A bundle's sessions in this process, each on all CPUs."""
 
     def __init__(self, bundle: Path) -> None:
         text = (bundle / "manifest.json").read_text()
@@ -34,18 +33,30 @@ class Alone:
         self._bundle = bundle
         self._entries = {entry.name: entry for entry in manifest.models}
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self._inputs: dict[tuple[str, int, int], dict[str, np.ndarray[Any, Any]]] = {}
+        self._best: dict[tuple[str, int], int] = {}
 
-    def images_per_second(self, steps: Steps, seconds: float) -> float:
-        """Rate of whole requests in batches of `BATCH`, over `seconds` or two batches if longer."""
-        work = [(self._session(name), self._inputs(name, size)) for name, size in steps]
-        for session, inputs in work:  # the first run allocates
+    def rate(self, name: str, batch: int, seconds: float, extent: int = EXTENT) -> float:
+        """Items a second in batches of `batch`, over `seconds` or one batch if that is longer."""
+        session, inputs = self._session(name), self._filled(name, batch, extent)
+        session.run(None, inputs)  # the first run of a shape allocates
+        begin, runs = time.perf_counter(), 0
+        while not runs or time.perf_counter() - begin < seconds:
             session.run(None, inputs)
-        begin, batches = time.perf_counter(), 0
-        while batches < 2 or time.perf_counter() - begin < seconds:
-            for session, inputs in work:
-                session.run(None, inputs)
-            batches += 1
-        return batches * BATCH / (time.perf_counter() - begin)
+            runs += 1
+        return runs * batch / (time.perf_counter() - begin)
+
+    def best_batch(self, name: str, seconds: float, extent: int = EXTENT) -> int:
+        """The one of `BATCHES` with the highest rate; each is tried twice for `seconds`, once a
+        network."""
+        key = (name, extent)
+        if key not in self._best:
+            rates = dict.fromkeys(BATCHES, 0.0)
+            for _ in range(2):
+                for batch in BATCHES:
+                    rates[batch] = max(rates[batch], self.rate(name, batch, seconds, extent))
+            self._best[key] = max(rates, key=rates.__getitem__)
+        return self._best[key]
 
     def _session(self, name: str) -> ort.InferenceSession:
         if name not in self._sessions:
@@ -58,16 +69,19 @@ class Alone:
             )
         return self._sessions[name]
 
-    def _inputs(self, name: str, size: int) -> dict[str, np.ndarray[Any, Any]]:
-        """Noise in each input's range, [BATCH, …]."""
-        rng, inputs = np.random.default_rng(0), {}
-        for spec in self._entries[name].inputs:
-            shape = (BATCH, *(size if extent == -1 else extent for extent in list(spec.shape)[1:]))
-            low, high = spec.range_min, spec.range_max
-            values = (
-                rng.uniform(low, high, math.prod(shape))
-                if high > low
-                else rng.standard_normal(math.prod(shape))
-            )
-            inputs[spec.name] = values.reshape(shape).astype(spec.dtype)
-        return inputs
+    def _filled(self, name: str, batch: int, extent: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Noise in each input's range, [batch, …]."""
+        key = (name, batch, extent)
+        if key not in self._inputs:
+            rng, inputs = np.random.default_rng(0), {}
+            for spec in self._entries[name].inputs:
+                shape = (batch, *(extent if n == -1 else n for n in list(spec.shape)[1:]))
+                low, high = spec.range_min, spec.range_max
+                values = (
+                    rng.uniform(low, high, math.prod(shape))
+                    if high > low
+                    else rng.standard_normal(math.prod(shape))
+                )
+                inputs[spec.name] = values.reshape(shape).astype(spec.dtype)
+            self._inputs[key] = inputs
+        return self._inputs[key]

@@ -1,0 +1,204 @@
+"""Twice what the server can do, with deadlines of half a second: what is answered in time, how the
+rest is refused, whether retries make it worse, and whether the delays that refusals name are true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from benchmarks.bench import Bench
+from benchmarks.load import (
+    Method,
+    Outcome,
+    Reply,
+    closed_loop,
+    connected,
+    open_loop,
+    poisson,
+    quantile,
+)  # fmt: skip
+from benchmarks.payloads import INFER, latents
+from benchmarks.report import Cell, Report
+from benchmarks.sections.oip import LAYERS, MODEL, WIDTH
+from benchmarks.server_process import own_server, wait_ready
+from velatura.client.channel import Retry, service_config
+
+DEADLINE_S = 0.5
+FACTOR = 2.0
+BUSY = 32
+# A deadline that the server's refusals cannot rest on: it is longer than any queue, and the caller
+# hangs up after DEADLINE_S all the same. So the server works as one without admission would.
+HIDDEN_S = 60.0
+PROBE_EVERY_S = 0.004
+MOST_QUEUED = 240  # the server's queue is longer by default
+
+
+async def measure(bench: Bench) -> Report:
+    """Overload with the deadline told to the server, and with the deadline kept from it."""
+    report = Report(
+        "Overload: 200 %, deadlines of 500 ms",
+        f"ModelInfer on the generator, Poisson arrivals at {FACTOR:.0%} of the capacity that "
+        f"{BUSY} callers find out right before and after, {bench.overload_s:g} s. Without "
+        "admission the server does not learn the deadline, and the caller hangs up after 500 ms: what servers "
+        "do that queue whatever comes. Goodput is what was answered within 500 ms of when it was "
+        "due.",
+        ["", "capacity/s", "arrivals/s", "goodput/s", "of capacity", "p50 ms", "p99 ms",
+         "refused", "hung up or late", "other"],
+    )  # fmt: skip
+    with own_server(bench.bundle, *bench.server) as served:
+        wait_ready(served)
+        async with connected(served.address) as channel:
+            method = Method(channel, INFER)
+            told = await _overloaded(bench, method, method)
+            report.rows.append(_row("with admission by deadline", *told))
+            untold = await _overloaded(bench, method, Hanging(method))
+            report.rows.append(_row("without", *untold))
+    report.remarks.append(_delays_seen(told[1]))
+    return report
+
+
+async def measure_retries(bench: Bench) -> Report:
+    """The same load by clients that retry as the standard policy says: no collapse."""
+    report = Report(
+        "Overload with retries",
+        "As above, with gRPC's own retries switched on as our client does (up to 4 attempts, and "
+        "the server's `grpc-retry-pushback-ms` honoured). A collapse would show as a goodput that "
+        "falls from one part of the run to the next.",
+        ["part of the run", "goodput/s", "of capacity", "p50 ms", "p99 ms", "refused", "late"],
+    )
+    options = (("grpc.enable_retries", 1), ("grpc.service_config", service_config(Retry())))
+    with own_server(bench.bundle, *bench.server) as served:
+        wait_ready(served)
+        async with connected(served.address, options) as channel:
+            method = Method(channel, INFER)
+            capacity, outcome = await _overloaded(bench, method, method)
+    parts = 6
+    length = (outcome.end - outcome.begin) / parts
+    for part in range(parts):
+        begin = outcome.begin + part * length
+        # By when it was due: what a later part answers belongs to the part that asked.
+        replies = [reply for reply in outcome.replies if begin <= reply.due < begin + length]
+        cut = Outcome(begin, begin + length + DEADLINE_S, replies)
+        good = sum(reply.ok and reply.latency_s <= DEADLINE_S for reply in replies) / length
+        codes, total = cut.codes(), max(1, len(replies))
+        refused = codes.get("RESOURCE_EXHAUSTED", 0) / total
+        late = codes.get("DEADLINE_EXCEEDED", 0) / total
+        report.rows.append([
+            f"{part * length:.0f}–{(part + 1) * length:.0f} s", good, good / capacity,
+            *cut.latency_ms(0.5, 0.99), f"{refused:.0%}", f"{late:.0%}",
+        ])  # fmt: skip
+    return report
+
+
+async def measure_delays(bench: Bench) -> Report:
+    """Refusals' delays beside the time after which the same request is really taken."""
+    report = Report(
+        "Retry delays: said and true",
+        "A burst fills the queue; then one request with a shorter deadline is refused with a "
+        "delay. Asked again and again with the same deadline, it is taken after the true delay.",
+        ["deadline ms", "tries", "said ms", "true ms", "said / true", "within a factor of two"],
+    )
+    request = latents(MODEL, LAYERS, WIDTH)
+    with own_server(bench.bundle, *bench.server) as served:
+        wait_ready(served)
+        async with connected(served.address) as channel:
+            method = Method(channel, INFER)
+            capacity = (await closed_loop(method, request, BUSY, bench.seconds)).rate()
+            burst = min(MOST_QUEUED, int(2 * capacity))  # two seconds' worth
+            for deadline_s in (0.2, 0.4, 0.6, 0.8):
+                found = []
+                for _ in range(max(3, bench.rounds)):
+                    pair = await _said_and_true(method, request, burst, deadline_s)
+                    if pair is not None:
+                        found.append(pair)
+                report.rows.append(_delay_row(deadline_s, found))
+    return report
+
+
+class Hanging(Method):
+    """A method whose caller keeps the deadline to itself and hangs up when it passes."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    async def ask(self, request: bytes, due: float, timeout_s: float | None = None) -> Reply:
+        """As `Method.ask`; a hang-up is DEADLINE_EXCEEDED."""
+        assert timeout_s is not None
+        left = due + timeout_s - time.perf_counter()
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                return await self._method.ask(request, due, HIDDEN_S)
+        except TimeoutError:
+            return Reply("DEADLINE_EXCEEDED", due, time.perf_counter())
+
+
+async def _overloaded(bench: Bench, method: Method, loaded: Method) -> tuple[float, Outcome]:
+    """The capacity, and what became of twice as many arrivals; `loaded` sends those."""
+    request = latents(MODEL, LAYERS, WIDTH)
+    before = (await closed_loop(method, request, BUSY, bench.seconds)).rate()
+    arrivals = poisson(FACTOR * before, bench.overload_s, random.Random(2))
+    outcome = await open_loop(loaded, request, arrivals, bench.overload_s, DEADLINE_S)
+    await asyncio.sleep(DEADLINE_S)
+    after = (await closed_loop(method, request, BUSY, bench.seconds)).rate()
+    return (before + after) / 2, outcome
+
+
+def _row(name: str, capacity: float, outcome: Outcome) -> list[Cell]:
+    codes, total = outcome.codes(), max(1, len(outcome.replies))
+    codes.pop("OK", 0)
+    refused, late = codes.pop("RESOURCE_EXHAUSTED", 0), codes.pop("DEADLINE_EXCEEDED", 0)
+    seconds = outcome.end - outcome.begin
+    good = sum(reply.ok and reply.latency_s <= DEADLINE_S for reply in outcome.replies) / seconds
+    other = ", ".join(f"{number} {code}" for code, number in sorted(codes.items()))
+    return [
+        name, capacity, total / seconds, good, good / capacity, *outcome.latency_ms(0.5, 0.99),
+        f"{refused / total:.0%}", f"{late / total:.1%}", other or "none",
+    ]  # fmt: skip
+
+
+def _delays_seen(outcome: Outcome) -> str:
+    refusals = [reply for reply in outcome.replies if reply.code == "RESOURCE_EXHAUSTED"]
+    said = sorted(reply.retry_after_s for reply in refusals if reply.retry_after_s is not None)
+    low, middle, high = (quantile(said, share) * 1000 for share in (0.05, 0.5, 0.95))
+    return (
+        f"{len(said)} of {len(refusals)} refusals named a delay: 5 % under {low:.0f} ms, half "
+        f"under {middle:.0f} ms, 95 % under {high:.0f} ms."
+    )
+
+
+async def _said_and_true(
+    method: Method, request: Callable[[], bytes], burst: int, deadline_s: float
+) -> tuple[float, float] | None:
+    """Said and true delay in seconds; None where the request was not refused at first."""
+    due = time.perf_counter()
+    filling = [asyncio.create_task(method.ask(request(), due, 30.0)) for _ in range(burst)]
+    await asyncio.sleep(0.1)
+    begin = time.perf_counter()
+    first = await method.ask(request(), begin, deadline_s)
+    true = None
+    while first.code == "RESOURCE_EXHAUSTED" and true is None:
+        await asyncio.sleep(PROBE_EVERY_S)
+        now = time.perf_counter()
+        reply = await method.ask(request(), now, deadline_s)
+        if reply.code != "RESOURCE_EXHAUSTED":  # taken: when it came, not when it was answered
+            true = now - begin
+    await asyncio.gather(*filling)
+    if true is None or first.retry_after_s is None:
+        return None
+    return first.retry_after_s, true
+
+
+def _delay_row(deadline_s: float, found: list[tuple[float, float]]) -> list[Cell]:
+    if not found:
+        return [f"{deadline_s * 1000:.0f}", 0, None, None, None, "nothing was refused"]
+    ratios = sorted(said / true for said, true in found)
+    said, true = (sum(pair[side] for pair in found) / len(found) * 1000 for side in (0, 1))
+    good = sum(0.5 <= ratio <= 2.0 for ratio in ratios)
+    middle = ratios[len(ratios) // 2]
+    return [
+        f"{deadline_s * 1000:.0f}", len(found), said, true,
+        f"{middle:.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})", f"{good} of {len(found)}",
+    ]  # fmt: skip
