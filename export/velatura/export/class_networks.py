@@ -7,7 +7,7 @@ from typing import Protocol
 
 from velatura.export.checkpoints import biggan_deep, biggan_pytorch
 from velatura.export.checkpoints.class_generator import load_class_generator
-from velatura.export.checkpoints.state_dicts import read_state_dict
+from velatura.export.checkpoints.plain_tensors import read_tensors
 from velatura.export.errors import CheckpointError
 from velatura.export.generator_networks import Origin
 from velatura.export.networks.biggan import ClassGenerator
@@ -39,7 +39,7 @@ def read_class_generator(path: Path, truncation: float) -> AnyClassGenerator:
     """
     if path.suffix == ".safetensors" and path.with_suffix(".json").exists():
         return load_class_generator(path)
-    state = read_state_dict(path)
+    state = read_tensors(path)
     try:
         if biggan_pytorch.is_biggan_pytorch(state):
             return biggan_pytorch.biggan_of(state)

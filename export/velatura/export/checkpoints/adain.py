@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from velatura.export.checkpoints.state_dicts import fill, read_state_dict
+from velatura.export.checkpoints.plain_tensors import fill, read_tensors
 from velatura.export.errors import CheckpointError
 from velatura.export.networks.adain import (
     AdaInPredictor,
@@ -28,7 +28,7 @@ def load_adain(encoder: Path, decoder: Path) -> tuple[AdaInPredictor, AdaInTrans
     """
     seen = _load_encoder(encoder)
     try:
-        state = read_state_dict(decoder)
+        state = read_tensors(decoder)
         widths = _widths(state, decoder_positions())
         if widths[-1] != 3:
             raise CheckpointError(f"the last convolution has {widths[-1]} outputs, expected 3")
@@ -42,7 +42,7 @@ def load_adain(encoder: Path, decoder: Path) -> tuple[AdaInPredictor, AdaInTrans
 
 def _load_encoder(path: Path) -> nn.Sequential:
     try:
-        state = read_state_dict(path)
+        state = read_tensors(path)
         positions = encoder_positions()
         widths = _widths(state, positions)
         # The published file goes on to relu5_4, of which AdaIN uses nothing.

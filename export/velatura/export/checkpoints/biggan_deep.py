@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from velatura.export.checkpoints.plain_tensors import fill
 from velatura.export.checkpoints.spectral import bake_stored
-from velatura.export.checkpoints.state_dicts import fill
 from velatura.export.errors import CheckpointError
 from velatura.export.networks.biggan_deep import BigGanDeep, BigGanDeepConfig, BlockShape
 

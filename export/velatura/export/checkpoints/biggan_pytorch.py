@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from velatura.export.checkpoints.plain_tensors import fill
 from velatura.export.checkpoints.spectral import bake_by_iteration
-from velatura.export.checkpoints.state_dicts import fill
 from velatura.export.errors import CheckpointError
 from velatura.export.networks.biggan_pytorch import BigGan, BigGanConfig
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from velatura.export.checkpoints.state_dicts import fill, read_state_dict
+from velatura.export.checkpoints.plain_tensors import fill, read_tensors
 from velatura.export.errors import CheckpointError
 from velatura.export.networks.ghiasi import StylePredictor, StyleTransformer
 
@@ -26,7 +26,7 @@ def load_ghiasi(path: Path) -> tuple[StylePredictor, StyleTransformer]:
     fit.
     """
     try:
-        state = read_state_dict(path)
+        state = read_tensors(path)
         parts = {part: _part(state, part) for part in _PARTS}
         strangers = sorted(n for n in state if n.partition(".")[0] not in _PARTS)
         if strangers:

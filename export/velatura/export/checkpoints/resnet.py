@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from velatura.export.checkpoints.state_dicts import fill
+from velatura.export.checkpoints.plain_tensors import fill
 from velatura.export.errors import CheckpointError
 from velatura.export.networks.features import ResNetFeatures
 

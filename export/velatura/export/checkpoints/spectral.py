@@ -11,7 +11,7 @@ import re
 import torch.nn.functional as F
 from torch import Tensor
 
-from velatura.export.checkpoints.state_dicts import take
+from velatura.export.checkpoints.plain_tensors import take
 from velatura.export.errors import CheckpointError
 
 _SINGULAR = re.compile(r"(.+)\.(?:u|sv)\d+")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from velatura.export.checkpoints.state_dicts import fill
+from velatura.export.checkpoints.plain_tensors import fill
 from velatura.export.errors import CheckpointError
 from velatura.export.networks.features import VggFeatures, VggLayer
 
