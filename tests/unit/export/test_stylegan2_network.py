@@ -11,8 +11,8 @@ from velatura.export.networks.stylegan2 import (
     Generator,
     GeneratorConfig,
     modulated_conv2d,
-    upsample_convolve,
 )
+from velatura.export.networks.upsampling import UpsamplingForm, filter_kernel, upsample_convolve
 
 
 def test_two_tap_upsampling_equals_nearest_interpolation_then_convolution() -> None:
@@ -78,3 +78,23 @@ def test_every_layer_of_w_plus_matters(tiny_generator: Generator) -> None:
 def test_number_of_layers_follows_from_the_resolution() -> None:
     assert GeneratorConfig().num_ws == 12
     assert GeneratorConfig(resolution=1024).num_ws == 18  # as published checkpoints have it
+
+
+@pytest.mark.parametrize("form", list(UpsamplingForm))
+@pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1), (1, 2, 3, 4), (1, 2, 5, 5, 2, 1)])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_every_form_of_upsampling_gives_the_same(
+    form: UpsamplingForm, taps: tuple[int, ...], kernel: int
+) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 5, 7, 6).double(), torch.randn(4, 5, kernel, kernel).double()
+    spread = torch.zeros(2, 5, 14, 12).double()
+    spread[:, :, ::2, ::2] = x
+    # Zeros between the samples, the whole convolution, then the filter, cut in the middle.
+    whole = F.conv2d(spread, weight, padding=kernel // 2 + 5)
+    filtered = F.conv2d(
+        whole.flatten(0, 1)[:, None], filter_kernel(x, taps).flip((2, 3)), padding=len(taps) - 1
+    )
+    start = 5 + (len(taps) - 1) // 2
+    expected = filtered.unflatten(0, (2, 4))[:, :, 0, start:, start:][:, :, :14, :12]
+    torch.testing.assert_close(upsample_convolve(x, weight, taps, form), expected)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from velatura.export.networks.stylegan2 import upsample_convolve
+from velatura.export.networks.upsampling import upsample_convolve
 
 _NEAREST = (1, 1)  # taps of the filter that repeats every sample: nearest-neighbour up-sampling
 

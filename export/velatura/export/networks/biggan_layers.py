@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from velatura.export.networks.stylegan2 import upsample_convolve
+from velatura.export.networks.upsampling import upsample_convolve
 
 _NEAREST = (1, 1)  # taps of the filter that repeats every sample
 

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from velatura.export.networks.upsampling import UpsamplingForm, filter_kernel, upsample_convolve
+
 _LEAKY_SLOPE = 0.2
 _LEAKY_GAIN = math.sqrt(2)  # keeps the variance of a leaky ReLU's output near one
 
@@ -122,45 +124,25 @@ class MappingNetwork(nn.Module):
         return self.w_avg + truncation_psi[:, None] * (x - self.w_avg)
 
 
-def fold_filter(weight: Tensor, taps: Sequence[int]) -> Tensor:
-    """Kernel [out, in, k, k] convolved with the separable filter `taps`: [out, in, k+t-1, k+t-1].
-
-    Up-sampling by two keeps its brightness when the taps sum to two along each axis.
-    """
-    taps_1d = torch.tensor(taps, dtype=weight.dtype, device=weight.device)
-    taps_1d = taps_1d * (2 / taps_1d.sum())
-    kernel = torch.outer(taps_1d, taps_1d)[None, None]  # [1, 1, t, t]
-    out_channels, in_channels, k, _ = weight.shape
-    flat = weight.reshape(out_channels * in_channels, 1, k, k)
-    margin = len(taps) - 1
-    folded = F.conv2d(F.pad(flat, [margin] * 4), kernel.flip((2, 3)))
-    return folded.reshape(out_channels, in_channels, k + margin, k + margin)
-
-
-def upsample_convolve(x: Tensor, weight: Tensor, taps: Sequence[int]) -> Tensor:
-    """Double the size, filter and convolve as one transposed convolution.
-
-    x [N, in, H, W], weight [out, in, k, k] (as a correlation) → [N, out, 2H, 2W].
-    """
-    folded = fold_filter(weight.flip((2, 3)), taps)
-    total = folded.shape[2]  # k + t - 1; even filters with odd kernels give even sizes
-    margin = (total - 2) // 2
-    return F.conv_transpose2d(x, folded.transpose(0, 1), stride=2, padding=margin)
-
-
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool, up_taps: Sequence[int] | None
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool,
+    up_taps: Sequence[int] | None,
+    form: UpsamplingForm | None = None,
 ) -> Tensor:
     """Convolution whose input channels are scaled by the styles (Karras et al. 2020, section 2.2).
 
     x [N, in, H, W], weight [out, in, k, k], styles [N, in] → [N, out, H, W], or twice the size with
-    `up_taps`.
+    `up_taps`, written in `form`.
     """
     scaled = x * styles[:, :, None, None]  # [N, in, H, W]
     if up_taps is None:
         out = F.conv2d(scaled, weight, padding=weight.shape[2] // 2)
     else:
-        out = upsample_convolve(scaled, weight, up_taps)
+        out = upsample_convolve(scaled, weight, up_taps, form)
     if not demodulate:
         return out
     energy = weight.square().sum(dim=(2, 3))  # [out, in]
@@ -190,11 +172,17 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.weight_gain = 1 / math.sqrt(in_channels * 9)
         self.up_taps = tuple(config.resample_filter) if up else None
+        self.form: UpsamplingForm | None = None
         self.conv_clamp = config.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         x = modulated_conv2d(
-            x, self.weight * self.weight_gain, self.affine(w), demodulate=True, up_taps=self.up_taps
+            x,
+            self.weight * self.weight_gain,
+            self.affine(w),
+            demodulate=True,
+            up_taps=self.up_taps,
+            form=self.form,
         )
         x = x + self.noise_const * self.noise_strength + self.bias[:, None, None]
         return _clamped(_leaky(x), self.conv_clamp)  # [N, out, R, R]
@@ -246,9 +234,7 @@ class SynthesisBlock(nn.Module):
 
 def _upsample_rgb(rgb: Tensor, taps: Sequence[int]) -> Tensor:
     """[N, 3, H, W] → [N, 3, 2H, 2W], low-pass filtered."""
-    filter_1d = torch.tensor(taps, dtype=rgb.dtype, device=rgb.device)
-    filter_1d = filter_1d * (2 / filter_1d.sum())
-    kernel = torch.outer(filter_1d, filter_1d).expand(3, 1, -1, -1)  # [3, 1, t, t]
+    kernel = filter_kernel(rgb, taps).expand(3, 1, -1, -1)  # [3, 1, t, t]
     margin = (len(taps) - 2) // 2
     return F.conv_transpose2d(rgb, kernel, stride=2, padding=margin, groups=3)
 
@@ -262,6 +248,12 @@ class SynthesisNetwork(nn.Module):
         self.resolutions = [2**i for i in range(2, int(math.log2(config.resolution)) + 1)]
         for resolution in self.resolutions:
             setattr(self, f"b{resolution}", SynthesisBlock(resolution, config))
+
+    def write_upsampling_as(self, form: UpsamplingForm | None) -> None:
+        """How the up-sampling layers compute from now on; None: the fastest on CPUs."""
+        for module in self.modules():
+            if isinstance(module, SynthesisLayer):
+                module.form = form
 
     def forward(self, w_plus: Tensor) -> Tensor:
         x: Tensor | None = None

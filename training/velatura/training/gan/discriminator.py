@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from velatura.export.networks.stylegan2 import FullyConnected, fold_filter
+from velatura.export.networks.stylegan2 import FullyConnected
+from velatura.export.networks.upsampling import fold_filter
 
 _LEAKY_SLOPE = 0.2
 _SIZES = (32, 64, 128, 256)
