@@ -4,8 +4,9 @@ Four servers run side by side: without metrics, with metrics (twice: the second 
 seem apart), and with one call in ten traced to a collector that throws everything away. In each
 round every server is driven for a moment, in an order that changes, so that a slow phase of the
 machine hits all of them. A round gives one ratio of throughputs; the interval around their mean is
-bootstrapped. The CPU time that a call takes stands beside it: other load on the machine troubles it
-less.
+bootstrapped. The server's CPU time for a call is compared in the same way: other load on the
+machine troubles it less. The callers keep all CPUs busy, so what a call costs more of it is also
+the most that throughput can lose, and the narrower of the two intervals decides.
 
 Exit code 0 where both costs are shown to be within their limits, 1 where one is shown to be over,
 2 where the run was too short to tell.
@@ -147,10 +148,14 @@ def interval(of: list[float], to: list[float]) -> tuple[float, float, float]:
     return math.exp(sum(logs) / len(logs)), math.exp(low), math.exp(high)
 
 
-def verdict(limit: float | None, low: float, high: float) -> str:
-    """What an interval of throughput ratios says about a limit of the cost."""
+def verdict(limit: float | None, rates: tuple[float, float], costs: tuple[float, float]) -> str:
+    """What the intervals of the ratios of throughput and of CPU a call say about a limit of the
+    cost; the narrower one decides."""
     if limit is None:
         return ""
+    # A call that takes 1 + x as much CPU leaves 1 / (1 + x) of the throughput.
+    by_cost = (1 / costs[1], 1 / costs[0])
+    low, high = min(rates, by_cost, key=lambda bounds: bounds[1] - bounds[0])
     if low >= 1 - limit:
         return "within"
     return "OVER" if high < 1 - limit else "undecided"
@@ -166,7 +171,7 @@ def report(subjects: Mapping[str, Subject], console: Console) -> list[str]:
     for each in COMPARISONS:
         rate, low, high = interval(subjects[each.of].rates, subjects[each.to].rates)
         cpu, cpu_low, cpu_high = interval(subjects[each.of].costs, subjects[each.to].costs)
-        verdicts.append(verdict(each.limit, low, high))
+        verdicts.append(verdict(each.limit, (low, high), (cpu_low, cpu_high)))
         table.add_row(
             each.what, f"{rate - 1:+.2%}", f"{low - 1:+.2%} … {high - 1:+.2%}",
             f"{cpu - 1:+.2%}", f"{cpu_low - 1:+.2%} … {cpu_high - 1:+.2%}",
