@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from velatura.export.checkpoints import rosinality, stylegan2_ada
-from velatura.export.checkpoints.native import save_weights
+from velatura.export.checkpoints import inversion, native, rosinality, stylegan2_ada
 from velatura.export.checkpoints.pickle_machine import Limits
 from velatura.export.checkpoints.safe_pickle import map_file
-from velatura.export.checkpoints.torch_archive import is_archive
+from velatura.export.checkpoints.torch_archive import is_archive, load_archive
 from velatura.export.errors import CheckpointError
 from velatura.export.formats import Format
 from velatura.export.networks.stylegan2 import Generator
@@ -17,10 +16,10 @@ _PROTOCOL = 0x80  # the first byte of every pickle of protocol 2 and later
 
 
 def recognise(path: Path) -> Format:
-    """From the first bytes, whatever the file is called. Raises CheckpointError when unknown."""
+    """From the content, whatever the file is called. Raises CheckpointError when unknown."""
     data = map_file(path, Limits())
     if is_archive(data):
-        return Format.ROSINALITY
+        return Format.INVERSION if inversion.is_inversion(load_archive(path)) else Format.ROSINALITY
     if data[0] == _PROTOCOL:
         return Format.STYLEGAN2_ADA
     raise CheckpointError(
@@ -38,7 +37,19 @@ def load_generator(
     chosen = checkpoint_format or recognise(path)
     if chosen is Format.STYLEGAN2_ADA:
         return stylegan2_ada.load_generator(path, "G_ema" if averaged else "G")
+    if chosen is Format.INVERSION:
+        return inversion.load_decoder(path)
     return rosinality.load_generator(path, "g_ema" if averaged else "g")
+
+
+def is_own(path: Path) -> bool:
+    """Whether it is a file of ours, `NAME.safetensors`; all others are recognised by content."""
+    return path.suffix == ".safetensors"
+
+
+def open_generator(path: Path) -> Generator:
+    """Our own weights, or a checkpoint of any supported format. Raises CheckpointError."""
+    return native.load_generator(path) if is_own(path) else load_generator(path)
 
 
 def convert(
@@ -48,8 +59,8 @@ def convert(
 
     Nothing is written unless the whole checkpoint fits.
     """
-    if out.suffix != ".safetensors":
+    if not is_own(out):
         raise CheckpointError(f"{out}: the output's name must end in .safetensors")
     generator = load_generator(path, checkpoint_format, averaged=averaged)
-    save_weights(out, generator, generator.config)
+    native.save_weights(out, generator, generator.config)
     return generator

@@ -10,3 +10,4 @@ class Format(StrEnum):
 
     STYLEGAN2_ADA = "stylegan2-ada"
     ROSINALITY = "rosinality"
+    INVERSION = "psp"  # pSp, e4e and ReStyle: the decoder of the file

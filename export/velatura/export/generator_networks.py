@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from velatura.export.double_precision import float64_reference
 from velatura.export.errors import CheckpointError
 from velatura.export.networks.encoder import Encoder
 from velatura.export.networks.segmenter import SegmenterConfig
@@ -52,12 +53,13 @@ class Origin:
 def synthesis_spec(name: str, generator: Generator, origin: Origin) -> NetworkSpec:
     """W+ → image."""
     config = generator.config
+    inputs, outputs = (latents(config),), (picture("image", config.resolution),)
     return NetworkSpec(
         name=name,
         role=bundle_pb2.ROLE_SYNTHESIS,
         module=generator.synthesis,
-        inputs=(_latents(config),),
-        outputs=(_picture("image", config.resolution),),
+        inputs=inputs,
+        outputs=outputs,
         background=origin.background(
             f"StyleGAN2 synthesis network: W+ latents to an {origin.subject} of "
             f"{config.resolution} × {config.resolution} px.",
@@ -66,6 +68,7 @@ def synthesis_spec(name: str, generator: Generator, origin: Origin) -> NetworkSp
         ),
         tolerance=_TOLERANCE,
         batch_sizes=(1, 3, 8) if config.resolution <= _LARGE else (1, 2, 3),
+        references=(float64_reference(generator.synthesis, inputs, outputs, _TOLERANCE),),
     )
 
 
@@ -90,12 +93,14 @@ def mapping_spec(
         weights = Port("class_weights", (-1, config.classes), layout="N, class", sums_to_one=True)
         inputs.append(weights)
     kind = f"class-conditional mapping network of {config.classes} classes"
+    outputs = (Port("w", (-1, config.w_dim), layout="N, dimension"),)
+    reference = float64_reference(generator.mapping, tuple(inputs), outputs, _TOLERANCE)
     return NetworkSpec(
         name=name,
         role=bundle_pb2.ROLE_MAPPING,
         module=generator.mapping,
         inputs=tuple(inputs),
-        outputs=(Port("w", (-1, config.w_dim), layout="N, dimension"),),
+        outputs=outputs,
         background=origin.background(
             f"StyleGAN2 {kind if config.classes else 'mapping network'} with truncation: z to the "
             "latent w.",
@@ -103,6 +108,7 @@ def mapping_spec(
             (_STYLEGAN2,),
         ),
         labels=tuple(class_names),
+        references=(reference,),
     )
 
 
@@ -119,8 +125,8 @@ def encoder_spec(name: str, encoder: Encoder, generator: Generator, origin: Orig
         name=name,
         role=bundle_pb2.ROLE_ENCODER,
         module=encoder,
-        inputs=(_picture("image", config.resolution),),
-        outputs=(_latents(config),),
+        inputs=(picture("image", config.resolution),),
+        outputs=(latents(config),),
         background=origin.background(
             f"W+ encoder: an {origin.subject} to the latents that generate it.",
             f"Finding the latents of an {origin.subject} that is to be edited.",
@@ -139,7 +145,7 @@ def segmenter_spec(
         name=name,
         role=bundle_pb2.ROLE_SEGMENTER,
         module=network,
-        inputs=(_picture("image", size),),
+        inputs=(picture("image", size),),
         outputs=(Port("logits", (-1, len(config.classes), size, size), layout="NCHW"),),
         background=origin.background(
             f"{kind} on {config.encoder}: one of {len(config.classes)} regions for each pixel of "
@@ -180,9 +186,11 @@ def require_fitting(encoder: Encoder, generator: Generator) -> None:
         )
 
 
-def _picture(name: str, resolution: int) -> Port:
+def picture(name: str, resolution: int) -> Port:
+    """[N, 3, R, R] in [-1, 1]."""
     return Port(name, (-1, 3, resolution, resolution), -1, 1, "NCHW")
 
 
-def _latents(config: GeneratorConfig) -> Port:
+def latents(config: GeneratorConfig) -> Port:
+    """w_plus [N, num_ws, w_dim]."""
     return Port("w_plus", (-1, config.num_ws, config.w_dim), layout="N, layer, dimension")

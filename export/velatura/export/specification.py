@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from velatura.v1 import bundle_pb2
 
 FloatArray = npt.NDArray[np.float32]
+Computed = Mapping[str, npt.NDArray[Any]]
+"""Outputs by name, in whatever precision they were computed."""
 Size = tuple[int, int]  # height, width
 
 
@@ -31,6 +34,10 @@ class Port:
     sums_to_one: bool = False
     least: int = 1
     """Smallest free height and width."""
+    multiple_of: int = 0
+    """What free heights and widths must be multiples of; 0 for any."""
+    dtype: str = "float32"
+    """By numpy's name: float32, or uint8 for pictures [N, H, W, 3] as they come and go."""
 
     def resolved(self, batch: int, size: Size | None) -> tuple[int, ...]:
         """Extents with the batch and, where they are free, height and width filled in."""
@@ -42,6 +49,8 @@ class Port:
         shape = self.resolved(batch, size)
         if self.sums_to_one:
             return rng.dirichlet(np.full(shape[1], 0.3), size=batch).astype(np.float32)
+        if self.dtype == "uint8":
+            return self._pixels(rng, shape)
         if self.high <= self.low:
             return rng.standard_normal(shape).astype(np.float32)
         if len(shape) != 4:
@@ -51,14 +60,21 @@ class Port:
         noisy = np.clip(smooth + rng.normal(0, 0.05, shape), 0, 1)
         return (self.low + noisy * (self.high - self.low)).astype(np.float32)
 
+    def _pixels(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        """uint8 [N, H, W, 3] of the same kind of picture."""
+        n, height, width, channels = shape
+        planes = Port(self.name, (-1, channels, height, width), 0, 255).sample(rng, n, None)
+        return planes.transpose(0, 2, 3, 1).round().astype(np.uint8)
+
     def to_spec(self) -> bundle_pb2.TensorSpec:
         return bundle_pb2.TensorSpec(
             name=self.name,
-            dtype="float32",
+            dtype=self.dtype,
             shape=self.shape,
             range_min=self.low,
             range_max=self.high,
             layout=self.layout,
+            multiple_of=self.multiple_of if -1 in self.shape[1:] else 0,
         )
 
 
@@ -67,7 +83,7 @@ class Reference:
     """Another implementation that the written graph must agree with, at the sizes it can do."""
 
     name: str
-    run: Callable[[Mapping[str, FloatArray]], dict[str, FloatArray]]
+    run: Callable[[Mapping[str, FloatArray]], Computed]
     tolerance: float
     sizes: tuple[Size | None, ...] = (None,)
     batch_sizes: tuple[int, ...] = (1,)
@@ -116,6 +132,8 @@ class NetworkSpec:
     counted_at: Size | None = None
     """Height and width for the operation count, where they are free."""
     references: tuple[Reference, ...] = ()
+    twins: tuple[NetworkSpec, ...] = ()
+    """The same module at other fixed sizes: traced and verified with this one, and not kept."""
     half_weights: bool = False
     """Store the weights in float16; `tolerance` must leave room for their rounding."""
     labels: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from velatura.export.errors import ExportError
-from velatura.export.specification import FloatArray, NetworkSpec, Size
+from velatura.export.specification import Computed, FloatArray, NetworkSpec, Size
 from velatura.v1 import bundle_pb2
 
 TORCH = "torch float32"
@@ -82,8 +82,8 @@ def _run(
 def _compare(
     spec: NetworkSpec,
     reference: str,
-    expected: Mapping[str, FloatArray],
-    actual: Mapping[str, FloatArray],
+    expected: Computed,
+    actual: Computed,
     tolerance: float,
     batch: int,
     size: Size | None,

@@ -31,10 +31,14 @@ def load_generator(path: Path, network: str = "g_ema", limits: Limits | None = N
         found = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else "no dictionary"
         raise CheckpointError(f"{path}: holds no {network!r}; found {found}")
     try:
-        stored = _tensors(checkpoint[network])
-        return _convert(stored, checkpoint.get("latent_avg"))
+        return from_state(checkpoint[network], checkpoint.get("latent_avg"))
     except CheckpointError as error:
         raise type(error)(f"{path}: {network}: {error}") from error
+
+
+def from_state(values: Mapping[object, object], latent_avg: object) -> Generator:
+    """The same from a state dict as it was read; None for `latent_avg` where there is none."""
+    return _convert(_tensors(values), latent_avg)
 
 
 def _tensors(values: Mapping[object, object]) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from velatura.export.checkpoints.inert import StoredTensor
-from velatura.export.checkpoints.native import load_generator
 from velatura.export.checkpoints.torch_archive import load_archive
+from velatura.export.convert import open_generator
 from velatura.export.directions import ganspace, sefa
 from velatura.export.directions.entries import Layers
 from velatura.export.directions.imported import load_e4e, load_ganspace, load_interfacegan
@@ -28,7 +28,7 @@ def write_directions(
     They carry the weights' hash, and are refused for other weights; the bundle's writer binds them
     to the hash of the written synthesis network. Raises CheckpointError as the sources.
     """
-    generator = load_generator(weights)
+    generator = open_generator(weights)
     found = find(source, generator, parse_layers(layers, generator.config), count, space)
     message = bundle_pb2.DirectionSet(generator_sha256=weights_sha256(weights), directions=found)
     write_direction_set(out, message)
