@@ -27,6 +27,8 @@ PROMISED = {
     "velatura_model_requests": "counter",
     "velatura_batch_size": "histogram",
     "velatura_batch_closed": "counter",
+    "velatura_batch_padding_items": "counter",
+    "velatura_lane_runs": "counter",
     "velatura_queue_depth": "gauge",
     "velatura_queue_bytes": "gauge",
     "velatura_queue_wait_seconds": "histogram",

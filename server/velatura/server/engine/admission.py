@@ -1,14 +1,13 @@
-"""Decides at arrival whether a request can be served: room in the queue, and time until its
+"""Decides at arrival whether a request can be served: room in the queues, and time until its
 deadline.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from velatura.server.engine.cost import CostModel
 from velatura.server.engine.errors import (
     DeadlineExceeded,
     EngineError,
@@ -16,6 +15,7 @@ from velatura.server.engine.errors import (
     QueueFull,
     Refusal,
 )
+from velatura.server.engine.gate import Backlog
 from velatura.server.engine.shape_queue import Chunk, Request
 
 # Callers that come back sooner than this only add to the load.
@@ -28,7 +28,9 @@ STALE_ESTIMATE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Limits of one network's batches and queue."""
+    """Limits of one network's batches and queue. `pad_sizes`, ascending, are the only sizes that
+    batches may have; empty for any.
+    """
 
     max_batch_size: int = 8
     max_batch_elements: int = 6_291_456  # input elements: 8 pictures of 512×512×3
@@ -36,86 +38,112 @@ class BatchLimits:
     max_queue_bytes: int = 512 * 1024 * 1024
     max_queue_delay_s: float = 0.0
     instances: int = 1
+    pad_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is ahead of an arriving request."""
+    """What is ahead of an arriving request, by the measured costs."""
 
     queued_items: int
     queued_bytes: int
-    queued_work: float
-    queued_batches: int
-    running_s: float  # expected seconds to the end of all running batches, summed
+    drain_s: float  # until all that waits and runs now, of all networks, is done
+    wait_s: float  # until the request can go to the device
+    run_s: float  # of the batch that it is likely to go in
     idle: bool
+
+
+class NeverFits(InvalidTensor):
+    """More in one request than a queue ever takes."""
+
+    def __init__(self, reason: Refusal, model: str, expected: str, got: str) -> None:
+        self.reason = reason
+        super().__init__(model, "(all)", expected, got)
 
 
 class Admission:
     """The doorkeeper of one network."""
 
-    def __init__(self, model: str, limits: BatchLimits, cost: CostModel) -> None:
+    def __init__(self, model: str, limits: BatchLimits, backlog: Backlog) -> None:
         self._model = model
         self._limits = limits
-        self._cost = cost
+        self._backlog = backlog
         self._observed = -math.inf
 
     def observed(self, now: float) -> None:
         """A run has just been measured."""
         self._observed = now
 
-    def refusal(
-        self, request: Request, chunks: Sequence[Chunk], load: Load, now: float
-    ) -> tuple[Refusal, EngineError] | None:
-        """Why `request` cannot be taken, as a label and an error; None where it can."""
-        if request.expired(now):
-            return Refusal.EXPIRED, DeadlineExceeded(self._model)
-        nbytes = sum(chunk.nbytes for chunk in chunks)
-        for reason, unit, asked, queued, limit in (
-            (
-                Refusal.QUEUE_ITEMS,
-                "items",
-                request.items,
-                load.queued_items,
-                self._limits.max_queue_items,
-            ),
-            (Refusal.QUEUE_BYTES, "bytes", nbytes, load.queued_bytes, self._limits.max_queue_bytes),
-        ):
-            if asked > limit:  # no retry would ever help
-                return reason, InvalidTensor(
-                    self._model, "(all)", f"at most {limit:,} {unit} in a request", f"{asked:,}"
-                )
-            if queued + asked > limit:
-                detail = f"{queued:,} of {limit:,} queued {unit} are taken"
-                share = (queued + asked - limit) / queued
-                return reason, self._full(reason, detail, self._time_to_free(share, load))
-        return self._too_late(request, chunks, load, now)
+    def fresh(self, now: float) -> bool:
+        """Whether a run has been measured lately."""
+        return now - self._observed <= STALE_ESTIMATE_S
 
-    def _too_late(
-        self, request: Request, chunks: Sequence[Chunk], load: Load, now: float
-    ) -> tuple[Refusal, EngineError] | None:
-        if request.deadline is None:
-            return None
-        if load.idle and now - self._observed > STALE_ESTIMATE_S:
-            return None
-        left = request.deadline - now
-        wait = self._time_to_free(1.0, load)
-        parallel = min(self._limits.instances, len(chunks))
-        run = self._cost.estimate(sum(chunk.work for chunk in chunks), len(chunks)) / parallel
-        if wait + run <= left:
-            return None
+    def check_possible(self, request: Request, chunks: Sequence[Chunk], now: float) -> None:
+        """Raise what no retry of `request` as it is could ever get around."""
+        if request.expired(now):
+            raise DeadlineExceeded(self._model)
+        for reason, unit, asked, _, limit in self._rooms(request, chunks, 0, 0):
+            if asked > limit:
+                raise NeverFits(
+                    reason, self._model, f"at most {limit:,} {unit} in a request", f"{asked:,}"
+                )
+
+    def no_room(self, request: Request, chunks: Sequence[Chunk], load: Load) -> QueueFull | None:
+        """The queue or the server's memory has no room for `request`."""
+        rooms = self._rooms(request, chunks, load.queued_items, load.queued_bytes)
+        for reason, unit, asked, taken, limit in rooms:
+            if taken + asked > limit:
+                detail = f"{taken:,} of {limit:,} queued {unit} are taken"
+                share = min(1.0, (taken + asked - limit) / max(1, taken))
+                return self.full(reason, detail, share * load.drain_s)
+        return None
+
+    def _rooms(
+        self, request: Request, chunks: Sequence[Chunk], items: int, nbytes: int
+    ) -> Iterator[tuple[Refusal, str, int, int, int]]:
+        """Every bound: reason, unit, what `request` asks for, what is taken, the limit."""
+        asked = sum(chunk.nbytes for chunk in chunks)
+        limits, backlog = self._limits, self._backlog
+        yield Refusal.QUEUE_ITEMS, "items", request.items, items, limits.max_queue_items
+        yield Refusal.QUEUE_BYTES, "bytes", asked, nbytes, limits.max_queue_bytes
+        if backlog.max_bytes is not None:
+            yield (
+                Refusal.BACKLOG_BYTES, "bytes of all networks", asked, backlog.nbytes,
+                backlog.max_bytes,
+            )  # fmt: skip
+        if backlog.max_pixels is not None:
+            pixels = sum(chunk.pixels for chunk in chunks)
+            yield (
+                Refusal.BACKLOG_PIXELS, "pixels of all networks", pixels, backlog.pixels,
+                backlog.max_pixels,
+            )  # fmt: skip
+
+    def check_deadline(self, deadline: float | None, load: Load, now: float) -> None:
+        """Raise QueueFull where the deadline cannot be met behind what is ahead."""
+        if deadline is None or (load.idle and not self.fresh(now)):
+            return
+        left = deadline - now
+        if load.wait_s + load.run_s <= left:
+            return
         detail = (
-            f"about {wait:.3f} s of waiting and {run:.3f} s of running do not fit into "
-            f"the {left:.3f} s that the deadline leaves"
+            f"about {load.wait_s:.3f} s of waiting and {load.run_s:.3f} s of running do not fit "
+            f"into the {left:.3f} s that the deadline leaves"
         )
         # Sent again with as much time, it fits once the queue is shorter by what was missing now.
-        return Refusal.DEADLINE, self._full(Refusal.DEADLINE, detail, min(wait, wait + run - left))
+        missing = load.wait_s + load.run_s - left
+        raise self.full(Refusal.DEADLINE, detail, min(load.wait_s, missing))
 
-    def _time_to_free(self, share: float, load: Load) -> float:
-        """Seconds until `share` (0..1] of the queue is on the device, after what runs there now."""
-        queued = self._cost.estimate(
-            load.queued_work * share, math.ceil(load.queued_batches * share)
-        )
-        return (load.running_s + queued) / self._limits.instances
-
-    def _full(self, reason: Refusal, detail: str, retry_after_s: float) -> QueueFull:
+    def full(self, reason: Refusal, detail: str, retry_after_s: float) -> QueueFull:
+        """A refusal that says when to come back."""
         return QueueFull(self._model, max(MIN_RETRY_S, retry_after_s), reason, detail)
+
+    @staticmethod
+    def reason_of(error: EngineError) -> Refusal:
+        """The label of a refusal."""
+        match error:
+            case QueueFull() | NeverFits():
+                return error.reason
+            case DeadlineExceeded():
+                return Refusal.EXPIRED
+            case _:
+                return Refusal.DRAINING

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from velatura.server.engine.admission import BatchLimits
-from velatura.server.engine.cost import CostModel
 from velatura.server.engine.errors import Refusal
+from velatura.server.engine.lanes import Lane, Lanes
 from velatura.server.engine.shape_queue import Chunk, Request
 from velatura.server.observability.instruments import Exemplar
 from velatura.server.observability.model_metrics import ModelMetrics
 from velatura.server.observability.record import current_record
 from velatura.server.observability.tracing import BatchTrace
 
-DROPPED = ("cancelled", "expired", "failed", "drained")
+DROPPED = ("cancelled", "expired", "failed", "drained", "late", "displaced")
 
 
 class Closed(StrEnum):
@@ -24,7 +24,8 @@ class Closed(StrEnum):
     FULL = "full"
     DEVICE_FREE = "device_free"
     DELAY = "delay"
-    DEADLINE = "deadline"  # the delay, cut short for the head's deadline
+    DEADLINE = "deadline"  # cut short for a deadline in it: the delay, or the size
+    COST = "cost"  # one more item would not have made the others cheaper
     SHAPE = "shape"  # the device was free, and what else waited had other shapes or was too large
     RETRY = "retry"
 
@@ -32,12 +33,13 @@ class Closed(StrEnum):
 class BatchWatch:
     """Belongs to one batcher, on its event loop."""
 
-    def __init__(self, metrics: ModelMetrics, limits: BatchLimits, cost: CostModel) -> None:
+    def __init__(self, metrics: ModelMetrics, limits: BatchLimits, lanes: Lanes) -> None:
         self._metrics = metrics
-        self._cost = cost
-        metrics.declare(Closed, Refusal, DROPPED)
-        metrics.limits(limits.max_batch_size, limits.max_queue_items, limits.instances)
-        metrics.cost(cost.a, cost.b)
+        # Under load the narrow lane runs, and load is what capacity is planned from.
+        self._cost, places = lanes.narrow.cost, lanes.narrow.places
+        metrics.declare(Closed, Refusal, DROPPED, [lane.name for lane in lanes])
+        metrics.limits(limits.max_batch_size, limits.max_queue_items, places)
+        metrics.cost(self._cost.a, self._cost.b)
 
     def arrived(self, request: Request) -> None:
         """A request is about to queue; call it in the caller's task."""
@@ -46,10 +48,11 @@ class BatchWatch:
             request.trace = request.record.trace.request()
 
     def dispatched(
-        self, chunks: Sequence[Chunk], items: int, reason: str, now: float
+        self, chunks: Sequence[Chunk], items: int, reason: str, lane: Lane, now: float
     ) -> BatchTrace | None:
         """A batch goes to the device; its trace where one of its requests is traced."""
         self._metrics.closed(reason, items)
+        self._metrics.lane(lane.name)
         traced = False
         for chunk in chunks:
             request, waited = chunk.request, now - chunk.request.arrived
@@ -59,8 +62,11 @@ class BatchWatch:
             traced = traced or request.trace is not None
         return self._traced(chunks, items, reason) if traced else None
 
-    def ran(self, chunks: Sequence[Chunk], seconds: float) -> None:
-        """A batch has come back with an answer, and its cost has been learned."""
+    def ran(self, chunks: Sequence[Chunk], seconds: float, padding: int) -> None:
+        """A batch has come back with an answer, and its cost has been learned; `padding` items of
+        it were nobody's.
+        """
+        self._metrics.padded(padding)
         exemplar = next((found for chunk in chunks if (found := exemplar_of(chunk))), None)
         self._metrics.ran(seconds, exemplar)
         self._metrics.cost(self._cost.a, self._cost.b)

@@ -9,18 +9,16 @@ item.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from velatura.server.engine.admission import Admission, BatchLimits, Load
-from velatura.server.engine.batch_watch import BatchWatch, Closed
+from velatura.server.engine.admission import Admission, BatchLimits
+from velatura.server.engine.answers import deliver, joined
+from velatura.server.engine.batch_watch import BatchWatch
 from velatura.server.engine.cost import CostModel
 from velatura.server.engine.errors import (
     DeadlineExceeded,
@@ -28,20 +26,30 @@ from velatura.server.engine.errors import (
     Draining,
     EngineError,
     FailureKind,
+    QueueFull,
     Refusal,
 )
+from velatura.server.engine.execution import Ran, execute, guarded_run
+from velatura.server.engine.forecast import Forecast
+from velatura.server.engine.gate import Backlog, Gate
+from velatura.server.engine.lanes import Lane, Lanes, Run, single
+from velatura.server.engine.next_batch import Chooser, NextBatch
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
+from velatura.server.engine.standing import Priority, current_standing
 from velatura.server.observability.model_metrics import ModelMetrics
 from velatura.server.observability.tracing import BatchTrace
 
-# Larger results than this are joined on a thread, so that the event loop keeps answering.
-JOIN_ON_THREAD_BYTES = 1 << 20
+# A deadline is given up before it passes only where even most of the expected time is not left:
+# estimates are not that good.
+SURELY = 0.8
 
 
 @dataclass(eq=False, slots=True)
 class _Batch:
     chunks: list[Chunk]
+    lane: Lane
     items: int
+    elements: int
     work: float
     started: float
     expected_end: float
@@ -49,40 +57,52 @@ class _Batch:
 
 
 class Batcher:
-    """The scheduler of one network. Build and use it on one event loop; `run` is called on its own
-    threads.
+    """The scheduler of one network. Build and use it on one event loop.
+
+    `run` is called on its own threads: one function, `limits.instances` of it at a time, or lanes.
+    `gate` is shared by the networks of one machine, `backlog` by those of one server.
     """
 
     def __init__(
         self,
         model: str,
-        run: Callable[[Mapping[str, NDArray[Any]]], Tensors],
+        run: Run | Sequence[Lane],
         limits: BatchLimits,
         metrics: ModelMetrics,
         *,
         cost: CostModel | None = None,
+        gate: Gate | None = None,
+        backlog: Backlog | None = None,
         on_success: Callable[[], None] = lambda: None,
         on_failure: Callable[[DeviceFailed], None] = lambda _: None,
     ) -> None:
         self.model = model
-        self.cost = cost or CostModel()
-        self._run = run
+        self.lanes = Lanes(single(run, limits.instances, cost) if callable(run) else run)
         self._limits = limits
         self._metrics = metrics
-        self._watch = BatchWatch(metrics, limits, self.cost)
+        self._watch = BatchWatch(metrics, limits, self.lanes)
         self._on_success = on_success
         self._on_failure = on_failure
         self._queue = ShapeQueue()
         self._running: list[_Batch] = []
-        self._admission = Admission(model, limits, self.cost)
-        self._pool = ThreadPoolExecutor(limits.instances, thread_name_prefix=f"run-{model}")
+        self._gate = gate or Gate()
+        self._gate.join(self)
+        self._backlog = backlog or Backlog()
+        self._admission = Admission(model, limits, self._backlog)
+        self._chooser = Chooser(self._queue, self.lanes, limits, self._gate)
+        self.forecast = Forecast(self._queue, self.lanes, self._chooser, self._gate, self)
+        self._pool = ThreadPoolExecutor(self.lanes.most_places, thread_name_prefix=f"run-{model}")
         self._sequence = 0
-        self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = ""  # why no more requests are taken
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def cost(self) -> CostModel:
+        """What batches cost under load."""
+        return self.lanes.narrow.cost
 
     @property
     def queued_items(self) -> int:
@@ -105,30 +125,42 @@ class Batcher:
         return 0.0 if started is None else time.monotonic() - started
 
     async def submit(
-        self, inputs: Tensors, *, deadline: float | None = None, work_per_item: float = 1.0
+        self,
+        inputs: Tensors,
+        *,
+        deadline: float | None = None,
+        work_per_item: float = 1.0,
+        promised: bool = False,
     ) -> Tensors:
         """Outputs for `inputs`: arrays [n, ...] of n >= 1 items, C-contiguous, unchanged by the
         caller until then.
 
-        `deadline` is on time.monotonic()'s clock. Raises QueueFull, DeadlineExceeded, Draining,
-        InvalidTensor (a request larger than the queue) or DeviceFailed. Cancelling drops what is
-        not on the device yet.
+        `deadline` is on time.monotonic()'s clock. `promised` requests were admitted with the call
+        that they are a later stage of, and are not refused for their deadline again. Raises
+        QueueFull, DeadlineExceeded, Draining, InvalidTensor (a request larger than the queue) or
+        DeviceFailed. Cancelling drops what is not on the device yet.
         """
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        request = Request(len(next(iter(inputs.values()))), now, deadline, loop.create_future())
-        chunks = split(request, inputs, self._sequence, self._rows(inputs), work_per_item)
-        self._admit(request, chunks, now)
+        request = Request(
+            len(next(iter(inputs.values()))),
+            now,
+            deadline,
+            loop.create_future(),
+            standing=current_standing.get(),
+        )
+        rows = self._chooser.rows(inputs)
+        chunks = split(request, inputs, self._sequence, rows, work_per_item)
+        self._admit(request, chunks, now, promised)
         self._watch.arrived(request)
         self._sequence += len(chunks)
         request.chunks = chunks
         request.parts = [{} for _ in chunks]
         request.missing = len(chunks)
         for chunk in chunks:
-            self._queue.push(chunk)
-        self._idle.clear()
+            self._put(chunk)
         self._note_depth()
-        self._pump_soon()
+        self._gate.pump_soon()
         expiry = loop.call_at(deadline, self._expire, request) if deadline is not None else None
         try:
             parts = await request.future
@@ -138,25 +170,26 @@ class Batcher:
         finally:
             if expiry is not None:
                 expiry.cancel()
-        return await _joined(parts)
+        return await joined(parts)
 
     async def probe(self, inputs: Tensors) -> None:
         """Run `inputs` past the queue, as soon as a thread is free; raises DeviceFailed."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._guarded_run, inputs)
+        run = self.lanes.narrow.run
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pool, guarded_run, self.model, run, inputs)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, wait for what is queued and running; after `timeout_s` fail what
         still queues.
         """
         self._stopping = self._stopping or "the server is draining"
-        self._pump_soon()
+        self._gate.pump_soon()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         except TimeoutError:
             detail = f"the drain limit of {timeout_s:g} s passed before the request could run"
-            for request in {chunk.request for chunk in self._queue}:
-                self._fail(request, Draining(detail), "drained")
+            self._fail_all(self._queue, Draining(detail))
 
     async def close(self) -> None:
         """Fail everything that is not answered and let the threads go; a run in progress ends in
@@ -165,180 +198,157 @@ class Batcher:
         self._stopping = "the server has stopped"
         self._closed = True
         on_device = [chunk for batch in self._running for chunk in batch.chunks]
-        for request in {chunk.request for chunk in [*self._queue, *on_device]}:
-            self._fail(request, Draining(self._stopping), "drained")
+        self._fail_all([*self._queue, *on_device], Draining(self._stopping))
         if self._timer is not None:
             self._timer.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # Admission
 
-    def _rows(self, inputs: Tensors) -> int:
-        """Items that fit one batch, by count and by elements, at least one."""
-        per_item = sum(array[:1].size for array in inputs.values())
-        by_elements = self._limits.max_batch_elements // max(1, per_item)
-        return max(1, min(self._limits.max_batch_size, by_elements))
+    def _admit(self, request: Request, chunks: Sequence[Chunk], now: float, promised: bool) -> None:
+        try:
+            if self._stopping:
+                raise Draining(self._stopping)
+            self._admission.check_possible(request, chunks, now)
+            load = self.forecast.load(request, chunks, now)
+            if not promised:
+                self._admission.check_deadline(request.deadline, load, now)
+            while full := self._admission.no_room(request, chunks, load):
+                if not self._displace(request, full):
+                    raise full
+                load = self.forecast.load(request, chunks, now)
+        except EngineError as error:
+            self._metrics.refused(self._admission.reason_of(error))
+            raise
 
-    def _admit(self, request: Request, chunks: Sequence[Chunk], now: float) -> None:
-        if self._stopping:
-            self._metrics.refused(Refusal.DRAINING)
-            raise Draining(self._stopping)
-        load = Load(
-            queued_items=self._queue.items,
-            queued_bytes=self._queue.nbytes,
-            queued_work=self._queue.work,
-            queued_batches=self._queue.batches(self._limits.max_batch_size),
-            running_s=sum(max(0.0, batch.expected_end - now) for batch in self._running),
-            idle=not self._queue and not self._running,
+    def _displace(self, request: Request, full: QueueFull) -> bool:
+        """Turn away somebody else's request where `request` has more right to its place."""
+        of_this_queue = full.reason in (Refusal.QUEUE_ITEMS, Refusal.QUEUE_BYTES)
+        victim = self._queue.displaceable(request) if of_this_queue else None
+        if victim is not None:
+            self._fail(victim, full, "displaced")
+        return victim is not None
+
+    # Scheduling: what the gate asks
+
+    def rank(self, now: float) -> tuple[Priority, float] | None:
+        """See `Member.rank`."""
+        if not self._queue or all(lane.free <= 0 for lane in self.lanes):
+            return None
+        if self._limits.max_queue_delay_s > 0.0 and not self._stopping:
+            head, _, wake = self._chooser.due(now, hurry=False)
+            if head is None:
+                self._wake_at(wake)
+                return None
+        return self._queue.oldest(now)
+
+    def dispatch(self, now: float) -> bool:
+        """See `Member.dispatch`."""
+        self._drop_the_late(now)
+        if not self._queue:
+            return False
+        elements = sum(batch.elements for batch in self._running)
+        chosen = self._chooser.choose(now, bool(self._stopping), elements)
+        if chosen is None:
+            return False
+        self._start(chosen)
+        return True
+
+    def cpu_seconds_queued(self) -> float:
+        """See `Member.cpu_seconds_queued`."""
+        return self.forecast.cpu_seconds(self._queue.work)
+
+    def cpu_seconds_running(self, now: float) -> float:
+        """See `Member.cpu_seconds_running`."""
+        return sum(
+            max(0.0, batch.expected_end - now) * max(1, batch.lane.threads)
+            for batch in self._running
         )
-        refusal = self._admission.refusal(request, chunks, load, now)
-        if refusal is not None:
-            reason, error = refusal
-            self._metrics.refused(reason)
-            raise error
 
-    # Scheduling
-
-    def _pump_soon(self) -> None:
-        """Requests that arrive in the same turn of the loop share a batch, at no cost in time."""
-        if not self._pump_due:
-            self._pump_due = True
-            asyncio.get_running_loop().call_soon(self._pump)
-
-    def _pump(self) -> None:
-        self._pump_due = False
+    def _wake_at(self, moment: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        while len(self._running) < self._limits.instances:
-            chunks, reason = self._next_batch(time.monotonic())
-            if not chunks:
-                break
-            self._dispatch(chunks, reason)
-        self._note_depth()
-        if not self._queue and not self._running:
-            self._idle.set()
+        if moment < math.inf:
+            self._timer = asyncio.get_running_loop().call_at(moment, self._gate.pump_soon)
 
-    def _next_batch(self, now: float) -> tuple[list[Chunk], Closed]:
-        """The next batch, taken off the queue, and what closed it; empty where nothing is due."""
+    def _drop_the_late(self, now: float) -> None:
+        """Take out what has expired, and what surely will have by the end of its run: time spent
+        on it would be missing for others.
+        """
+        sure = self._admission.fresh(now)
         for chunk in list(self._queue):
-            if chunk.request.expired(now):
-                self._expire(chunk.request)
-        wake = None
-        for head in self._queue.heads():
-            picked = self._queue.pick(
-                head, self._limits.max_batch_size, self._limits.max_batch_elements
-            )
-            reason, due = self._due(head, picked)
-            if due <= now:
-                for chunk in picked:
-                    self._queue.remove(chunk)
-                if reason is Closed.DEVICE_FREE and self._queue:
-                    reason = Closed.SHAPE
-                return picked, reason
-            wake = due if wake is None else min(wake, due)
-        if wake is not None:
-            self._timer = asyncio.get_running_loop().call_at(wake, self._pump)
-        return [], Closed.DEVICE_FREE
+            request = chunk.request
+            if request.deadline is None or request.settled:
+                continue
+            if request.expired(now):
+                self._expire(request)
+            elif sure and len(self._queue) > 1:
+                left, run = request.deadline - now, self.lanes.soonest(chunk.work, 1)
+                if SURELY * run > left:
+                    detail = f"{left:.3f} s are left for a run of {run:.3f} s"
+                    wait = self.forecast.drain_s(now)
+                    self._fail(
+                        request, self._admission.full(Refusal.DEADLINE, detail, wait), "late"
+                    )
 
-    def _due(self, head: Chunk, picked: Sequence[Chunk]) -> tuple[Closed, float]:
-        """What closes a batch of `picked`, and when."""
-        arrived = head.request.arrived
-        if head.alone:
-            return Closed.RETRY, arrived
-        if sum(chunk.items for chunk in picked) >= self._rows(head.inputs):
-            return Closed.FULL, arrived
-        delay = self._limits.max_queue_delay_s
-        if delay <= 0.0 or self._stopping:
-            return Closed.DEVICE_FREE, arrived
-        latest = arrived + delay
-        if head.request.deadline is not None:  # waiting for company must not cost the deadline
-            in_time = head.request.deadline - 2.0 * self.cost.estimate(head.work)
-            if in_time < latest:
-                return Closed.DEADLINE, in_time
-        return Closed.DELAY, latest
-
-    def _dispatch(self, chunks: list[Chunk], reason: Closed) -> None:
+    def _start(self, chosen: NextBatch) -> None:
         now = time.monotonic()
+        chunks, lane = chosen.chunks, chosen.lane
         work = sum(chunk.work for chunk in chunks)
         items = sum(chunk.items for chunk in chunks)
-        trace = self._watch.dispatched(chunks, items, reason, now)
-        batch = _Batch(chunks, items, work, now, now + self.cost.estimate(work), trace)
+        self._queue.take(chunks)
+        for chunk in chunks:
+            self._backlog.remove(chunk)
+        self._gate.dispatched(len(chunks))
+        trace = self._watch.dispatched(chunks, items, chosen.reason, lane, now)
+        elements = sum(chunk.elements for chunk in chunks)
+        end = now + lane.cost.estimate(work)
+        batch = _Batch(chunks, lane, items, elements, work, now, end, trace)
         self._running.append(batch)
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, self._execute, chunks)
+        lane.running += 1
+        self._gate.take(lane.threads)
+        self._note_depth()
+        future = asyncio.get_running_loop().run_in_executor(
+            self._pool, execute, self.model, lane.run, chunks, self._limits.pad_sizes
+        )
         future.add_done_callback(partial(self._finished, batch))
-
-    # On a worker thread
-
-    def _execute(self, chunks: Sequence[Chunk]) -> tuple[Tensors, float]:
-        """Outputs of the whole batch and the seconds they took."""
-        inputs = chunks[0].inputs
-        if len(chunks) > 1:
-            inputs = {
-                name: np.concatenate([chunk.inputs[name] for chunk in chunks]) for name in inputs
-            }  # [sum of items, ...] each
-        started = time.monotonic()
-        outputs = self._guarded_run(inputs)
-        return outputs, time.monotonic() - started
-
-    def _guarded_run(self, inputs: Tensors) -> Tensors:
-        items = len(next(iter(inputs.values())))
-        try:
-            outputs = self._run(inputs)
-        except DeviceFailed:
-            raise
-        except Exception as error:  # whatever it is, only this batch may suffer
-            detail = f"{type(error).__name__}: {error}"
-            raise DeviceFailed(self.model, FailureKind.EXECUTION, detail) from error
-        for name, array in outputs.items():
-            if array.shape[:1] != (items,):
-                detail = f"output {name!r} has shape {list(array.shape)} for a batch of {items}"
-                raise DeviceFailed(self.model, FailureKind.OUTPUT_SHAPE, detail)
-        return outputs
 
     # Answers
 
-    def _finished(self, batch: _Batch, future: asyncio.Future[tuple[Tensors, float]]) -> None:
+    def _finished(self, batch: _Batch, future: asyncio.Future[Ran]) -> None:
         self._running.remove(batch)
+        batch.lane.running -= 1
+        self._gate.give(batch.lane.threads)
+        self._gate.answered(len(batch.chunks))
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if batch.trace is not None:
             batch.trace.end("" if error is None else type(error).__name__)
         if error is None:
-            outputs, seconds = future.result()
-            self._learn(batch, seconds)
+            ran = future.result()
+            self._learn(batch, ran)
             self._on_success()
-            self._deliver(batch, outputs)
-        elif isinstance(error, DeviceFailed):
-            self._metrics.failed(error.reason)
-            self._on_failure(error)
-            self._retry_or_fail(batch, error)
+            deliver(batch.chunks, ran.outputs)
+        else:
+            self._retry_or_fail(batch, self._failure(error))
+        self._note_idle()
+        self._gate.pump()
+
+    def _failure(self, error: BaseException) -> DeviceFailed:
+        """`error` of a run as what its requests get; counted."""
+        failure = error
+        if isinstance(failure, DeviceFailed):
+            self._on_failure(failure)
         else:  # the pool was closed before the batch began, or concatenation ran out of memory
             failure = DeviceFailed(self.model, FailureKind.EXECUTION, repr(error))
-            self._metrics.failed(failure.reason)
-            self._retry_or_fail(batch, failure)
-        self._pump()
+        self._metrics.failed(failure.reason)
+        return failure
 
-    def _learn(self, batch: _Batch, seconds: float) -> None:
-        self.cost.observe(batch.work, seconds)
-        self._admission.observed(time.monotonic())
-        self._watch.ran(batch.chunks, seconds)
-
-    def _deliver(self, batch: _Batch, outputs: Tensors) -> None:
-        start = 0
-        for chunk in batch.chunks:
-            stop = start + chunk.items
-            request = chunk.request
-            if not request.settled:
-                request.parts[chunk.index] = (
-                    outputs
-                    if len(batch.chunks) == 1
-                    else {name: array[start:stop] for name, array in outputs.items()}
-                )  # [items, ...] each
-                request.missing -= 1
-                if not request.missing:
-                    request.future.set_result(request.parts)
-            start = stop
+    def _learn(self, batch: _Batch, ran: Ran) -> None:
+        now = time.monotonic()
+        batch.lane.cost.observe(batch.work * (1.0 + ran.padding / batch.items), ran.seconds)
+        batch.lane.last_run = now
+        self._admission.observed(now)
+        self._watch.ran(batch.chunks, ran.seconds, ran.padding)
 
     def _retry_or_fail(self, batch: _Batch, error: DeviceFailed) -> None:
         """Batch-mates of a poisoned item get their answer from a run of their own, once."""
@@ -347,7 +357,7 @@ class Batcher:
                 continue
             if len(batch.chunks) > 1 and not self._closed:
                 chunk.alone = True
-                self._queue.push(chunk)
+                self._put(chunk)
             else:
                 self._fail(chunk.request, error, "failed")
 
@@ -361,26 +371,36 @@ class Batcher:
         if not request.settled:
             request.future.set_exception(error)
 
+    def _fail_all(self, chunks: Iterable[Chunk], error: EngineError) -> None:
+        for request in {chunk.request for chunk in chunks}:
+            self._fail(request, error, "drained")
+
+    # Bookkeeping
+
+    def _put(self, chunk: Chunk) -> None:
+        self._queue.push(chunk)
+        self._backlog.add(chunk)
+        self._gate.queued(1)
+        self._idle.clear()
+
     def _withdraw(self, request: Request, reason: str) -> None:
         """Free the places of `request` in the queue at once."""
-        dropped = sum(chunk.items for chunk in request.chunks if self._queue.remove(chunk))
+        dropped = 0
+        for chunk in request.chunks:
+            if self._queue.remove(chunk):
+                self._backlog.remove(chunk)
+                self._gate.queued(-1)
+                dropped += chunk.items
         if dropped:
             self._watch.dropped(request, reason, dropped)
-            self._pump_soon()  # the queue may be empty now, and a drain waits for that
+        self._note_idle()
         self._note_depth()
+
+    def _note_idle(self) -> None:
+        """A drain waits for it."""
+        if not self._queue and not self._running:
+            self._idle.set()
 
     def _note_depth(self) -> None:
         self._metrics.queue_depth.set(self._queue.items)
         self._metrics.queue_bytes.set(self._queue.nbytes)
-
-
-async def _joined(parts: Sequence[Tensors]) -> Tensors:
-    """The chunks' outputs as one; what is a single chunk is not copied."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def join() -> Tensors:
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    size = sum(array.nbytes for part in parts for array in part.values())
-    return await asyncio.to_thread(join) if size > JOIN_ON_THREAD_BYTES else join()

@@ -7,7 +7,15 @@ pixels for networks with free height and width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+# Before so many runs the costs of an item and of a batch are not told apart well enough.
+LEARNED_RUNS = 16
+# Less than this share of an item's time is not worth making others wait for it.
+WORTHWHILE = 0.02
+# A batch of so few is never split: what is learned of an item is too rough for that.
+SMALLEST_LIMIT = 4
 
 
 @dataclass(slots=True)
@@ -28,6 +36,17 @@ class CostModel:
     def estimate(self, work: float, runs: float = 1.0) -> float:
         """Seconds for `work` units in `runs` batches; 0 before the first observation."""
         return self.a * work + self.b * runs
+
+    def economical(self, most: int, work: float) -> int:
+        """Items of `work` each that a batch may hold before one more no longer pays: up to `most`.
+
+        An item takes a + b/n in a batch of n. Where even twice as many would save less than
+        `WORTHWHILE` of that, a larger batch only makes its first items wait for its last.
+        """
+        if self.runs < LEARNED_RUNS or self.a <= 0.0:
+            return most
+        enough = math.ceil(self.b / (2.0 * WORTHWHILE * self.a * work)) if work > 0.0 else most
+        return min(most, max(SMALLEST_LIMIT, enough))
 
     def observe(self, work: float, seconds: float) -> None:
         """Learn from one run."""

@@ -41,6 +41,8 @@ class Refusal(StrEnum):
 
     QUEUE_ITEMS = "queue_items"
     QUEUE_BYTES = "queue_bytes"
+    BACKLOG_BYTES = "backlog_bytes"  # of all networks
+    BACKLOG_PIXELS = "backlog_pixels"
     DEADLINE = "deadline"
     EXPIRED = "expired"
     DRAINING = "draining"

@@ -70,7 +70,8 @@ class ModelsMetrics:
         self.dropped = make.counter(
             "velatura_queue_dropped_total",
             "Items that left the queue without a run, count, by reason: cancelled, expired, "
-            "failed or drained.",
+            "failed, drained, late (nothing could meet the deadline any more) or displaced (their "
+            "caller had most of a full queue, and another came).",
             "model",
             "reason",
         )
@@ -98,9 +99,21 @@ class ModelsMetrics:
         self.batch_closed = make.counter(
             "velatura_batch_closed_total",
             "Batches that were run, count, by what closed them: full, device_free, delay, "
-            "deadline, shape or retry.",
+            "deadline, cost, shape or retry.",
             "model",
             "reason",
+        )
+        self.lane_runs = make.counter(
+            "velatura_lane_runs_total",
+            "Batches that were run, count, by lane: wide (alone on all threads), narrow (side by "
+            "side), fixed (as set) or device.",
+            "model",
+            "lane",
+        )
+        self.padding = make.counter(
+            "velatura_batch_padding_items_total",
+            "Items added to batches to reach an allowed size, count.",
+            "model",
         )
         self.inference = make.histogram(
             "velatura_inference_seconds",
@@ -152,6 +165,8 @@ class ModelMetrics:
         self._metrics = metrics
         self._outcomes = {each: metrics.requests.labels(model, each) for each in OUTCOMES}
         self._closed: dict[str, Counter] = {}
+        self._lanes: dict[str, Counter] = {}
+        self._padding = metrics.padding.labels(model)
         self.batch_size = metrics.batch_size.labels(model)
         self.queue_depth = metrics.queue_depth.labels(model)
         self.queue_bytes = metrics.queue_bytes.labels(model)
@@ -160,10 +175,15 @@ class ModelMetrics:
         self.ready = metrics.ready.labels(model)
 
     def declare(
-        self, closed: Iterable[str], refused: Iterable[str], dropped: Iterable[str]
+        self,
+        closed: Iterable[str],
+        refused: Iterable[str],
+        dropped: Iterable[str],
+        lanes: Iterable[str],
     ) -> None:
-        """Show the reasons that there can be, as 0, before any of them comes up."""
+        """Show the reasons and lanes that there can be, as 0, before any of them comes up."""
         batches = self._metrics.batch_closed
+        self._lanes = {lane: self._metrics.lane_runs.labels(self.model, lane) for lane in lanes}
         self._closed = {reason: batches.labels(self.model, reason) for reason in closed}
         for reason in refused:
             self._metrics.refusals.labels(self.model, reason)
@@ -195,6 +215,15 @@ class ModelMetrics:
             self._closed[reason] = self._metrics.batch_closed.labels(self.model, reason)
         self._closed[reason].inc()
         self.batch_size.observe(items)
+
+    def lane(self, name: str) -> None:
+        """Count one batch by the lane that runs it."""
+        self._lanes[name].inc()
+
+    def padded(self, items: int) -> None:
+        """Count items that were added to a batch for its size alone."""
+        if items:
+            self._padding.inc(items)
 
     def waited(self, seconds: float, exemplar: Exemplar = None) -> None:
         """Count one request's time in the queue."""
