@@ -18,6 +18,7 @@ from velatura.export.cost import count_flops, count_parameters
 from velatura.export.directions.text import write_direction_set
 from velatura.export.errors import ExportError
 from velatura.export.optimize import optimize
+from velatura.export.own_onnx import OnnxNetwork
 from velatura.export.pictures import save_pictures
 from velatura.export.specification import NetworkSpec
 from velatura.export.trace import trace
@@ -37,7 +38,7 @@ def write_bundle(
     out: Path,
     *,
     name: str,
-    specs: Sequence[NetworkSpec],
+    specs: Sequence[NetworkSpec | OnnxNetwork],
     generators: Sequence[tuple[bundle_pb2.GeneratorEntry, bundle_pb2.DirectionSet]] = (),
     styles: Sequence[bundle_pb2.StyleEntry] = (),
     default_segmenter: str = "",
@@ -76,18 +77,18 @@ def write_bundle(
 
 
 def export_network(
-    spec: NetworkSpec, folder: Path, progress: Progress = lambda _name, _step: None
+    spec: NetworkSpec | OnnxNetwork,
+    folder: Path,
+    progress: Progress = lambda _name, _step: None,
 ) -> bundle_pb2.ModelEntry:
     """Write NAME.onnx and its card into `folder` and return its entry of the manifest."""
     path = folder / f"{spec.name}.onnx"
-    progress(spec.name, "tracing")
-    trace(spec, path)
-    progress(spec.name, "optimising")
-    optimize(path, spec.name)
-    if spec.half_weights:
-        halve_weights(path, spec.name)
-    progress(spec.name, "checking")
-    verifications = verify(spec, path)
+    if isinstance(spec, OnnxNetwork):
+        progress(spec.name, "checking")
+        verifications, parameters, flops = spec.write(path), spec.parameters, 0
+    else:
+        verifications = _traced(spec, path, progress)
+        parameters, flops = count_parameters(spec.module), count_flops(spec)
     entry = bundle_pb2.ModelEntry(
         name=spec.name,
         version=spec.version,
@@ -104,8 +105,8 @@ def export_network(
         card=f"cards/{spec.name}.md",
         verifications=verifications,
         figures=spec.figures,
-        parameters=count_parameters(spec.module),
-        flops=count_flops(spec),
+        parameters=parameters,
+        flops=flops,
         max_batch_size=spec.max_batch_size,
     )
     (folder / entry.card).write_text(card(spec, entry))
@@ -114,6 +115,35 @@ def export_network(
         save_pictures(path, spec.pictures(), spec.picture_columns)
     progress(spec.name, "done")
     return entry
+
+
+def _traced(spec: NetworkSpec, path: Path, progress: Progress) -> list[bundle_pb2.Verification]:
+    """Write the graph of a torch module and prove that it is that module."""
+    progress(spec.name, "tracing")
+    trace(spec, path)
+    progress(spec.name, "optimising")
+    optimize(path, spec.name)
+    if spec.half_weights:
+        halve_weights(path, spec.name)
+    progress(spec.name, "checking")
+    verifications = verify(spec, path)
+    for twin in spec.twins:
+        verifications += _verify_twin(twin, path.parent)
+    return verifications
+
+
+def _verify_twin(twin: NetworkSpec, folder: Path) -> list[bundle_pb2.Verification]:
+    """Comparisons of the network at another size, each with that size, by a graph of its own."""
+    path = folder / f"{twin.name}.twin.onnx"
+    try:
+        trace(twin, path)
+        optimize(path, twin.name)
+        found = verify(twin, path)
+    finally:
+        path.unlink(missing_ok=True)
+    for verification in found:
+        verification.size = twin.inputs[0].shape[-1]
+    return found
 
 
 def read_manifest(folder: Path) -> bundle_pb2.BundleManifest:
@@ -174,7 +204,7 @@ def _require_replaceable(out: Path) -> None:
 
 
 def _require_names(
-    specs: Sequence[NetworkSpec], generators: Sequence[bundle_pb2.GeneratorEntry]
+    specs: Sequence[NetworkSpec | OnnxNetwork], generators: Sequence[bundle_pb2.GeneratorEntry]
 ) -> None:
     """Names are checked before minutes of tracing."""
     names = [spec.name for spec in specs]

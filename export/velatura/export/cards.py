@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from velatura.export.specification import NetworkSpec
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from velatura.export.specification import Background, Size, TrainingRun
 from velatura.v1 import bundle_pb2
 
 
-def card(spec: NetworkSpec, entry: bundle_pb2.ModelEntry) -> str:
+class Described(Protocol):
+    """What a card takes of a specification, or of a graph that came ready."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def background(self) -> Background: ...
+    @property
+    def counted_at(self) -> Size | None: ...
+    @property
+    def training(self) -> tuple[TrainingRun, ...]: ...
+    @property
+    def pictures(self) -> Callable[[], Tensor] | None: ...
+
+
+def card(spec: Described, entry: bundle_pb2.ModelEntry) -> str:
     """The Markdown text for one network."""
     about = spec.background
     parts = [
@@ -50,7 +70,7 @@ def index(manifest: bundle_pb2.BundleManifest) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(spec: NetworkSpec, entry: bundle_pb2.ModelEntry) -> str:
+def _facts(spec: Described, entry: bundle_pb2.ModelEntry) -> str:
     per = f"{spec.counted_at[0]} × {spec.counted_at[1]} px" if spec.counted_at else "item"
     facts = [
         f"Role: {bundle_pb2.Role.Name(entry.role).removeprefix('ROLE_').lower()}",
@@ -58,7 +78,7 @@ def _facts(spec: NetworkSpec, entry: bundle_pb2.ModelEntry) -> str:
         f"Licence: {entry.license}",
         f"Source: {spec.background.source}",
         f"Parameters: {entry.parameters:,}",
-        f"Operations: {entry.flops / 1e9:.2f} GFLOP per {per}",
+        *([f"Operations: {entry.flops / 1e9:.2f} GFLOP per {per}"] if entry.flops else []),
         f"File: `{entry.file}`, SHA-256 `{entry.sha256}`",
     ]
     facts += [f"Paper: {paper}" for paper in spec.background.papers]
@@ -77,7 +97,7 @@ def _tensors(entry: bundle_pb2.ModelEntry) -> str:
     return "\n".join(rows)
 
 
-def _training(spec: NetworkSpec) -> list[str]:
+def _training(spec: Described) -> list[str]:
     """The commands, one a line; nothing where no run is on record."""
     if not spec.training:
         return []
@@ -89,13 +109,13 @@ def _training(spec: NetworkSpec) -> list[str]:
     return ["## Training", "\n".join(lines)]
 
 
-def _picture(spec: NetworkSpec) -> list[str]:
+def _picture(spec: Described) -> list[str]:
     if spec.pictures is None:
         return []
     return ["## Samples", f"![Samples of {spec.name}]({picture_name(spec)})"]
 
 
-def picture_name(spec: NetworkSpec) -> str:
+def picture_name(spec: Described) -> str:
     """The file beside the card."""
     return f"{spec.name}.png"
 

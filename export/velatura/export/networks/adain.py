@@ -111,6 +111,12 @@ class AdaInTransformer(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
 
+    @property
+    def channels(self) -> int:
+        """Of the features; the code has twice as many numbers."""
+        widths = [layer.out_channels for layer in self.encoder if isinstance(layer, nn.Conv2d)]
+        return widths[-1]
+
     def forward(self, image: Tensor, style_code: Tensor) -> Tensor:
         features = self.encoder(image)  # [N, C, ⌈H/8⌉, ⌈W/8⌉]
         mean, deviation = channel_statistics(features)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 # Of ImageNet's pictures in [0, 1], by red, green and blue.
 _MEAN = (0.485, 0.456, 0.406)
@@ -63,6 +63,12 @@ class VggFeatures(nn.Module):
                 self.features[str(layer.position + 1)] = nn.BatchNorm2d(layer.channels)
             inputs = layer.channels
 
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Names of the maps in order, and their channels."""
+        widths = {layer.name: layer.channels for layer in self.plan}
+        return {name: widths[name] for name in self.wanted}
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = self.normalise(image)
         found: dict[str, Tensor] = {}
@@ -84,6 +90,14 @@ class ResNetFeatures(nn.Module):
         self.normalise = Normalise()
         self.network = network
 
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Names of the maps in order, and their channels."""
+        net = self.network
+        stages = {"layer1": net.layer1, "layer2": net.layer2}
+        stages |= {"layer3": net.layer3, "layer4": net.layer4}
+        return {name: _width(stage[-1]) for name, stage in stages.items()}
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         net = self.network
         x = net.maxpool(net.relu(net.bn1(net.conv1(self.normalise(image)))))  # [N, 64, H/4, W/4]
@@ -92,3 +106,9 @@ class ResNetFeatures(nn.Module):
             x = layer(x)
             maps.append(x)
         return tuple(maps)
+
+
+def _width(block: BasicBlock | Bottleneck) -> int:
+    """Outputs of a residual block."""
+    last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+    return int(last.num_features)
