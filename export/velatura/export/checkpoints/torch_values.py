@@ -49,6 +49,8 @@ def data_globals(budget: Budget) -> dict[str, object]:
         "__builtin__.set": Function("set", _set),
         "torch._utils._rebuild_tensor_v2": Function("_rebuild_tensor_v2", _tensor(budget)),
         "torch._utils._rebuild_parameter": Function("_rebuild_parameter", _parameter),
+        # Before protocol 3 there is no opcode for bytes; numpy's numbers are kept as such.
+        "_codecs.encode": Function("_codecs.encode", _bytes),
         "numpy.dtype": Function("numpy.dtype", _numpy_type),
         "numpy.core.multiarray.scalar": Function("numpy scalar", _numpy_scalar),
         "numpy._core.multiarray.scalar": Function("numpy scalar", _numpy_scalar),
@@ -188,6 +190,16 @@ def _set(arguments: tuple[object, ...]) -> set[str]:
             if len(members) == len(names):
                 return members
     raise RefusedPickleError("a set is made of something else than names")
+
+
+def _bytes(arguments: tuple[object, ...]) -> memoryview:
+    match arguments:
+        case (str(text), "latin1"):
+            try:
+                return memoryview(text.encode("latin1"))
+            except UnicodeEncodeError:
+                raise RefusedPickleError("bytes are given as characters beyond 255") from None
+    raise RefusedPickleError("_codecs.encode is used for something else than bytes")
 
 
 def _numpy_type(arguments: tuple[object, ...]) -> NumpyType:

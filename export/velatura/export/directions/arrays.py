@@ -48,6 +48,17 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, FloatArray]:
     return arrays
 
 
+def npz_names(path: Path) -> list[str]:
+    """What the arrays of a `.npz` file are called, in its order. Raises as `read_npz`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}; give a .npz file") from error
+    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a whole .npz file: {error}") from error
+
+
 def read_tensor(path: Path) -> FloatArray:
     """The one tensor of a `.pt` file."""
     value = load_archive(path)
