@@ -22,7 +22,7 @@ from velatura.export.own_onnx import OnnxNetwork
 from velatura.export.pictures import save_pictures
 from velatura.export.specification import NetworkSpec
 from velatura.export.trace import trace
-from velatura.export.verify import verify
+from velatura.export.verify import one_thread, verify
 from velatura.v1 import bundle_pb2
 
 MANIFEST = "manifest.json"
@@ -76,6 +76,7 @@ def write_bundle(
     return manifest
 
 
+@one_thread()
 def export_network(
     spec: NetworkSpec | OnnxNetwork,
     folder: Path,

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import torch
 
 from velatura.export.errors import ExportError
 from velatura.export.specification import Computed, FloatArray, NetworkSpec, Size
 from velatura.v1 import bundle_pb2
 
 TORCH = "torch float32"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread: sums are split by the number of threads, and their last digits, which
+    the manifest states, would otherwise be those of the machine that exported."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def open_graph(path: Path, threads: int = 1) -> ort.InferenceSession:
