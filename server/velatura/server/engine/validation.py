@@ -60,14 +60,17 @@ def _problem(spec: TensorSpec, array: NDArray[Any]) -> str:
     """What is wrong with `array`, empty where nothing is."""
     if not isinstance(array, np.ndarray):
         return type(array).__name__
-    found = f"{array.dtype} {list(array.shape)}"
     if array.dtype != np.dtype(spec.dtype) or array.ndim != len(spec.shape) or 0 in array.shape:
-        return found
+        return _found(array)
     step = max(1, spec.multiple_of)
     for extent, wanted in zip(array.shape[1:], list(spec.shape)[1:], strict=True):
         if wanted not in (-1, extent) or (wanted == -1 and extent % step):
-            return found
+            return _found(array)
     return ""
+
+
+def _found(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 def _check_batch(entry: ModelEntry, arrays: Mapping[str, NDArray[Any]]) -> None:

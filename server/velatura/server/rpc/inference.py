@@ -24,7 +24,7 @@ from velatura.server.rpc.inference_tensors import (
     SHARED_MEMORY,
     read_inputs,
     typed_elements,
-    write_output,
+    written_response,
 )
 from velatura.server.rpc.lifecycle import Lifecycle, State
 from velatura.v1.bundle_pb2 import ModelEntry, TensorSpec
@@ -88,10 +88,11 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             outputs=_described(entry.outputs),
         )
 
-    async def ModelInfer(
+    async def ModelInfer(  # type: ignore[override]  # see `interceptors`: bytes go out as they are
         self, request: oip.ModelInferRequest, context: Context
-    ) -> oip.ModelInferResponse:
-        """Run one network on tensors that lead with the batch axis."""
+    ) -> bytes:
+        """Run one network on tensors that lead with the batch axis; a serialised
+        ModelInferResponse."""
         backend = self._backend
         entry = self._entry(request.model_name, request.model_version)
         names = wanted_outputs(request, entry)
@@ -106,12 +107,10 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             raise InvalidRequest.of(
                 _field_of(request, error.input), str(error), "INVALID_TENSOR"
             ) from None
-        response = oip.ModelInferResponse(
+        head = oip.ModelInferResponse(
             model_name=entry.name, model_version=entry.version, id=request.id
         )
-        for name in names:
-            write_output(response, name, outputs[name])
-        return response
+        return written_response(head, {name: outputs[name] for name in names})
 
     def _entry(self, name: str, version: str) -> ModelEntry:
         """The network of a name, and of a version unless that is ""; raises `ModelNotFound`."""

@@ -116,7 +116,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 with self._admitted(state, context):
                     request = self._parsed(raw, parse)
                     async with asyncio.timeout(call.deadline - time.monotonic()):
-                        answer = write(await behaviour(request, context))
+                        answer = await behaviour(request, context)
+                        if not isinstance(answer, bytes):  # else written by the method itself
+                            answer = write(answer)
                 watched.sent(len(answer))
                 return answer
 
