@@ -86,7 +86,7 @@ class Rig:
     def __init__(self, **options: Any) -> None:
         self.sessions: dict[str, FaultySession] = {}
         self.metrics = Metrics()
-        chosen = {"provider": Provider.CPU, "probe_interval_s": 0.02} | options
+        chosen = {"provider": Provider.CPU, "probe_interval_s": 0.02, "instances": 1} | options
         bundle = Bundle(Path(), manifest(), "", {})
         self.engine = LocalEngine(
             bundle, EngineOptions(**chosen), self.metrics, open_session=self._open

@@ -18,7 +18,7 @@ from velatura.server.engine.errors import Draining, InvalidTensor, ModelNotFound
 from velatura.server.engine.providers import CUDA, Provider
 from velatura.server.observability.metrics import Metrics
 
-CPU_OPTIONS = EngineOptions(provider=Provider.CPU, strict=True, intra_threads=1)
+CPU_OPTIONS = EngineOptions(provider=Provider.CPU, strict=True, intra_threads=1, instances=1)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ async def test_strict_cuda_without_cuda_refuses_to_start(bundle: Bundle, metrics
 
 
 async def test_auto_starts_and_counts_the_fall(bundle: Bundle, metrics: Metrics) -> None:
-    engine = LocalEngine(bundle, EngineOptions(intra_threads=1), metrics)
+    engine = LocalEngine(bundle, EngineOptions(intra_threads=1, instances=1), metrics)
     await engine.start()
     if engine.provider("tiny-mapping") != CUDA:
         falls = [

@@ -14,13 +14,8 @@ from velatura.server.engine.bundle import Bundle
 from velatura.server.engine.errors import DeviceFailed, FailureKind
 from velatura.server.engine.finite import is_finite
 from velatura.server.engine.providers import CPU, Provider, ProviderPlan
-from velatura.server.engine.sessions import (
-    OrtSession,
-    item_work,
-    sample_inputs,
-    session_options,
-    warm_up,
-)
+from velatura.server.engine.sessions import OrtSession, session_options
+from velatura.server.engine.warming import Sizes, item_work, sample_inputs, warm_up
 from velatura.server.observability.metrics import Metrics
 
 PLAN = ProviderPlan(Provider.CPU, True, [CPU])
@@ -109,7 +104,7 @@ def test_work_follows_the_pixels(bundle: Bundle) -> None:
 @pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_warm_up_visits_the_sizes(bundle: Bundle, largest: int, sizes: list[int]) -> None:
     entry = bundle.model("tiny-mapping")
-    timings = warm_up(open_session(bundle, "tiny-mapping"), entry, largest)
+    timings = warm_up(open_session(bundle, "tiny-mapping"), entry, Sizes(largest))
     assert [work for work, _ in timings] == sizes
     assert all(seconds > 0.0 for _, seconds in timings)
 

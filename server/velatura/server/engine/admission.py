@@ -39,6 +39,7 @@ class BatchLimits:
     max_queue_delay_s: float = 0.0
     instances: int = 1
     pad_sizes: tuple[int, ...] = ()
+    refuse_late: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,9 @@ class Admission:
 
     def check_deadline(self, deadline: float | None, load: Load, now: float) -> None:
         """Raise QueueFull where the deadline cannot be met behind what is ahead."""
-        if deadline is None or (load.idle and not self.fresh(now)):
+        if deadline is None or not self._limits.refuse_late:
+            return
+        if load.idle and not self.fresh(now):
             return
         left = deadline - now
         if load.wait_s + load.run_s <= left:

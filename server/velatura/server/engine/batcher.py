@@ -275,7 +275,7 @@ class Batcher:
         """Take out what has expired, and what surely will have by the end of its run: time spent
         on it would be missing for others.
         """
-        sure = self._admission.fresh(now)
+        sure = self._limits.refuse_late and self._admission.fresh(now)
         for chunk in list(self._queue):
             request = chunk.request
             if request.deadline is None or request.settled:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from velatura.server.engine.admission import BatchLimits
 from velatura.server.engine.batcher import Batcher
 from velatura.server.engine.bundle import Bundle
-from velatura.server.engine.cost import CostModel
-from velatura.server.engine.cpu_budget import cpu_budget
 from velatura.server.engine.errors import (
     DeadlineExceeded,
     DeviceFailed,
@@ -25,27 +22,19 @@ from velatura.server.engine.errors import (
     InvalidTensor,
     QueueFull,
 )
+from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.health import ModelHealth
-from velatura.server.engine.providers import (
-    Provider,
-    ProviderPlan,
-    load_onnxruntime,
-    plan_providers,
-)
-from velatura.server.engine.sessions import (
-    OrtSession,
-    Session,
-    SessionFactory,
-    Tensors,
-    item_work,
-    sample_inputs,
-    warm_up,
-)
+from velatura.server.engine.loading import Loader, Opened
+from velatura.server.engine.options import EngineOptions
+from velatura.server.engine.promise import Expected, Promise, Stages, Turn, current_promise
+from velatura.server.engine.providers import ProviderPlan, load_onnxruntime, plan_providers
+from velatura.server.engine.sessions import OrtSession, SessionFactory, Tensors
 from velatura.server.engine.validation import check_finite, check_inputs
+from velatura.server.engine.warming import item_work, sample_inputs
 from velatura.server.observability.metrics import Metrics
 from velatura.v1.bundle_pb2 import ModelEntry, Role
 
-log = logging.getLogger(__name__)
+__all__ = ["SHOWN_HASH", "Engine", "EngineOptions", "LocalEngine"]
 
 # Looking at every number of larger inputs (a 0.3-megapixel picture) happens on a thread.
 CHECK_ON_THREAD_BYTES = 4 * 1024 * 1024
@@ -88,6 +77,11 @@ class Engine(Protocol):
     def provider(self, model: str) -> str:
         """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
 
+    def promise(self, stages: Stages) -> AbstractContextManager[None]:
+        """For the time of a call: what it will ask of later networks counts as work that waits,
+        and is kept free of its deadline. Without it every `run` stands for itself.
+        """
+
     async def start(self) -> None:
         """Load and warm up every network; raises ProviderError or DeviceFailed."""
 
@@ -99,41 +93,9 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How to run the networks. Sizes are per network; a manifest may lower `max_batch_size`, never
-    raise it.
-    """
-
-    provider: Provider = Provider.AUTO
-    strict: bool = False
-    gpu_mem_limit: int = 0  # bytes, 0 for none
-    intra_threads: int = 0  # 0: what affinity and cgroup allow
-    instances: int = 1  # batches of one network at a time
-    max_batch_size: int = 8
-    max_batch_elements: int = 6_291_456  # input elements: 8 pictures of 512×512×3
-    max_queue_items: int = 256
-    max_queue_bytes: int = 512 * 1024 * 1024
-    max_queue_delay_s: float = 0.0
-    failure_threshold: int = 3  # failures in a row that cause a probe
-    probe_interval_s: float = 5.0
-    stall_timeout_s: float = 60.0  # a run that lasts longer makes its network not ready
-
-    def limits(self, entry: ModelEntry) -> BatchLimits:
-        """Limits of one network."""
-        return BatchLimits(
-            max_batch_size=min(self.max_batch_size, entry.max_batch_size or self.max_batch_size),
-            max_batch_elements=self.max_batch_elements,
-            max_queue_items=self.max_queue_items,
-            max_queue_bytes=self.max_queue_bytes,
-            max_queue_delay_s=self.max_queue_delay_s,
-            instances=self.instances,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class _Loaded:
     entry: ModelEntry
-    session: Session
+    provider: str
     batcher: Batcher
     health: ModelHealth
 
@@ -154,6 +116,7 @@ class LocalEngine:
         self._metrics = metrics
         self._open_session = open_session
         self._loaded: dict[str, _Loaded] = {}
+        self._gate = Gate()
         self._started = False
         self._draining = False
         for entry in bundle.manifest.models:
@@ -182,7 +145,7 @@ class LocalEngine:
         """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
         self._bundle.model(model)
         loaded = self._loaded.get(model)
-        return loaded.session.provider if loaded else ""
+        return loaded.provider if loaded else ""
 
     def batcher(self, model: str) -> Batcher:
         """The scheduler of `model`, for tests and diagnosis; raises ModelNotFound, or Draining
@@ -194,23 +157,42 @@ class LocalEngine:
         return self._loaded[entry.name].batcher
 
     async def start(self) -> None:
-        """Load and warm up every network, one after the other; raises ProviderError or
-        DeviceFailed.
-        """
+        """Load and warm up every network; raises ProviderError or DeviceFailed."""
+        options = self._options
         plan = plan_providers(
-            self._options.provider,
-            strict=self._options.strict,
+            options.provider,
+            strict=options.strict,
             metrics=self._metrics,
-            gpu_mem_limit=self._options.gpu_mem_limit,
+            gpu_mem_limit=options.gpu_mem_limit,
+            cuda_graphs=options.cuda_graphs,
+            tensorrt=options.tensorrt(),
         )
-        try:
-            for entry in self._bundle.manifest.models:
-                self._loaded[entry.name] = await self._load(entry, plan)
-        except BaseException:
-            await self.close()
-            raise
+        loader = Loader(self._bundle, options, plan, self._metrics, self._open_session)
+        self._gate = Gate(loader.gate_cpus)
+        backlog = Backlog(options.max_backlog_bytes, options.max_backlog_pixels)
+        for opened in await asyncio.to_thread(loader.open_all):
+            self._loaded[opened.entry.name] = self._scheduled(opened, backlog)
         self._publish(plan)
         self._started = True
+
+    @contextmanager
+    def promise(self, stages: Stages) -> Iterator[None]:
+        """See `Engine.promise`."""
+        expected = [
+            {model: self._expected(model, items) for model, items in stage} for stage in stages
+        ]
+        promise = Promise(self._gate, expected)
+        token = current_promise.set(promise)
+        try:
+            yield
+        finally:
+            current_promise.reset(token)
+            promise.release()
+
+    def _expected(self, model: str, items: int) -> Expected:
+        """What `items` of usual size will cost."""
+        lanes = self.batcher(model).lanes
+        return Expected(lanes.soonest(float(items), 1), lanes.cpu_seconds(float(items), 1))
 
     async def run(
         self, model: str, inputs: Mapping[str, NDArray[Any]], *, deadline: float | None = None
@@ -223,7 +205,7 @@ class LocalEngine:
                 raise Draining("the server has not loaded its networks yet")
             outputs = await self._checked_run(entry, inputs, deadline)
         except BaseException as error:
-            metrics.outcome(_OUTCOMES.get(type(error), "other"))
+            metrics.outcome(_outcome(error))
             raise
         metrics.outcome("ok")
         return outputs
@@ -251,14 +233,17 @@ class LocalEngine:
         work = item_work(entry, {name: array.shape for name, array in arrays.items()})
         if deadline is not None and math.isinf(deadline):
             deadline = None
+        promise = current_promise.get()
+        turn = promise.begun(entry.name) if promise else Turn()
         return await self._loaded[entry.name].batcher.submit(
-            arrays, deadline=deadline, work_per_item=work
+            arrays,
+            deadline=turn.deadline(deadline, time.monotonic()),
+            work_per_item=work,
+            promised=turn.later,
         )
 
-    async def _load(self, entry: ModelEntry, plan: ProviderPlan) -> _Loaded:
-        limits = self._options.limits(entry)
-        began = time.monotonic()
-        session, cost = await asyncio.to_thread(self._open, entry, plan, limits)
+    def _scheduled(self, opened: Opened, backlog: Backlog) -> _Loaded:
+        entry = opened.entry
         canary = sample_inputs(entry, 1)
         health = ModelHealth(
             entry.name,
@@ -268,40 +253,20 @@ class LocalEngine:
         )
         batcher = Batcher(
             entry.name,
-            session.run,
-            limits,
+            opened.lanes,
+            self._options.limits(entry),
             self._metrics.for_model(entry.name),
-            cost=cost,
+            gate=self._gate,
+            backlog=backlog,
             on_success=health.succeeded,
             on_failure=health.failed,
         )
-        log.info(
-            "model %s: ready on %s after %.2f s, a batch of n takes about %.4f n + %.4f s",
-            entry.name,
-            session.provider,
-            time.monotonic() - began,
-            cost.a,
-            cost.b,
-        )
-        return _Loaded(entry, session, batcher, health)
-
-    def _open(
-        self, entry: ModelEntry, plan: ProviderPlan, limits: BatchLimits
-    ) -> tuple[Session, CostModel]:
-        """On a thread: the session, warm, and what its batches cost."""
-        threads = self._options.intra_threads or cpu_budget()
-        session = self._open_session(
-            entry, self._bundle.model_file(entry.name), plan, threads, self._metrics
-        )
-        cost = CostModel()
-        for work, seconds in warm_up(session, entry, limits.max_batch_size):
-            cost.observe(work, seconds)
-        return session, cost
+        return _Loaded(entry, opened.provider, batcher, health)
 
     def _publish(self, plan: ProviderPlan) -> None:
         version = str(load_onnxruntime().__version__)
         for loaded in self._loaded.values():
-            provider = loaded.session.provider
+            provider = loaded.provider
             self._metrics.models.provider_info.labels(plan.requested, provider, version).inc()
             self._metrics.models.info.labels(
                 loaded.entry.name,
@@ -310,3 +275,7 @@ class LocalEngine:
                 loaded.entry.sha256[:SHOWN_HASH],
                 provider,
             ).set(1)
+
+
+def _outcome(error: BaseException) -> str:
+    return next((label for kind, label in _OUTCOMES.items() if isinstance(error, kind)), "other")

@@ -1,4 +1,4 @@
-"""One batch on a worker thread: put the requests together, run, check, and take padding off again."""
+"""One batch on a worker thread: put the requests together, run, check, take padding off again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _joined(chunks: Sequence[Chunk], padding: int) -> Tensors:
 
 
 def guarded_run(model: str, run: Run, inputs: Tensors) -> Tensors:
-    """`run(inputs)`, with every failure as DeviceFailed, and outputs that have the batch's length."""
+    """`run(inputs)`, with every failure as DeviceFailed; outputs have the batch's length."""
     items = len(next(iter(inputs.values())))
     try:
         outputs = run(inputs)

@@ -145,5 +145,5 @@ class Chooser:
 
 
 def padded_down(items: int, most: int, sizes: Sequence[int]) -> int:
-    """`items` filled up to an allowed size, since padding costs as much as items; at most `most`."""
+    """`items` filled up to an allowed size, since padding costs as much as items; or `most`."""
     return min(most, next((size for size in sizes if size >= items), items))

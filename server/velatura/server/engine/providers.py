@@ -10,18 +10,22 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import metadata
 from typing import Any, TypeAlias
 
 from velatura.server.engine.errors import ProviderError
+from velatura.server.engine.tensorrt import TensorrtOptions, profile
+from velatura.server.engine.warming import Sizes
 from velatura.server.observability.metrics import Metrics
+from velatura.v1.bundle_pb2 import ModelEntry
 
 log = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 
 CPU_WHEEL = "onnxruntime"
 GPU_WHEEL = "onnxruntime-gpu"
@@ -39,27 +43,51 @@ class Provider(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    TENSORRT = "tensorrt"
 
 
 class FallbackReason(StrEnum):
-    """Why CUDA was not used: the label of velatura_provider_fallback_total."""
+    """Why a lesser provider was used: the label of velatura_provider_fallback_total."""
 
     CPU_BUILD = "cpu_build"
     CUDA_FAILED = "cuda_failed"
+    NO_TENSORRT = "no_tensorrt"  # the build does not have it
+    TENSORRT_FAILED = "tensorrt_failed"
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderPlan:
-    """What to hand to onnxruntime, and what must come of it."""
+    """What to hand to onnxruntime, and what must come of it. `cuda_graphs` asks for runs by IO
+    binding, which captured graphs need.
+    """
 
     requested: Provider
     strict: bool
     providers: ProviderList
+    cuda_graphs: bool = False
 
     @property
-    def wants_cuda(self) -> bool:
-        """Whether CUDA is first in the list."""
-        return isinstance(self.providers[0], tuple)
+    def wanted(self) -> str:
+        """The provider that is first in the list."""
+        first = self.providers[0]
+        return first if isinstance(first, str) else first[0]
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether networks are to run on a GPU."""
+        return self.wanted != CPU
+
+    def fitted(self, entry: ModelEntry, sizes: Sizes) -> ProviderPlan:
+        """The plan for one network: TensorRT wants to know its shapes."""
+        if self.wanted != TENSORRT:
+            return self
+        providers = [
+            (each[0], {**each[1], **profile(entry, sizes)})
+            if isinstance(each, tuple) and each[0] == TENSORRT
+            else each
+            for each in self.providers
+        ]
+        return replace(self, providers=providers)
 
 
 def installed_wheels(is_installed: Callable[[str], bool] | None = None) -> list[str]:
@@ -100,31 +128,44 @@ def plan_providers(
     strict: bool,
     metrics: Metrics,
     gpu_mem_limit: int = 0,
+    cuda_graphs: bool = False,
+    tensorrt: TensorrtOptions | None = None,
     available: Sequence[str] | None = None,
 ) -> ProviderPlan:
     """The providers to ask onnxruntime for.
 
     `gpu_mem_limit` is in bytes, 0 for none. `available` is for tests; by default what the installed
-    build can do. Raises ProviderError when CUDA is wanted strictly and the build has none. `auto`
-    takes what the build has: with the CPU wheel that is the CPU, even under `strict`.
+    build can do. Raises ProviderError when a GPU is wanted strictly and the build cannot. `auto`
+    takes CUDA or what the build has: with the CPU wheel that is the CPU, even under `strict`.
+    TensorRT is taken only where it is asked for: its engines take minutes to build.
     """
     if requested is Provider.CPU:
         return ProviderPlan(requested, strict, [CPU])
     ort = load_onnxruntime()
-    if CUDA in (ort.get_available_providers() if available is None else available):
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # finds CUDA and cuDNN in pip's nvidia-* packages
-        return ProviderPlan(requested, strict, [(CUDA, cuda_options(gpu_mem_limit)), CPU])
-    if strict and requested is Provider.CUDA:
+    found = ort.get_available_providers() if available is None else available
+    wanted = TENSORRT if requested is Provider.TENSORRT else CUDA
+    if wanted not in found and strict and requested is not Provider.AUTO:
         raise ProviderError(
-            f"provider 'cuda' is wanted strictly, but the installed onnxruntime has no {CUDA}. "
-            f"Install the GPU build: `{GPU_COMMAND}`, or start with --provider auto."
+            f"provider {requested.value!r} is wanted strictly, but the installed onnxruntime has "
+            f"no {wanted}. Install the GPU build: `{GPU_COMMAND}`, or start with --provider auto."
         )
-    _fall_back(requested, FallbackReason.CPU_BUILD, metrics)
-    return ProviderPlan(requested, strict, [CPU])
+    if CUDA not in found:
+        _fall_back(requested, FallbackReason.CPU_BUILD, metrics)
+        return ProviderPlan(requested, strict, [CPU])
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # finds CUDA and cuDNN in pip's nvidia-* packages
+    providers: ProviderList = [(CUDA, cuda_options(gpu_mem_limit, cuda_graphs)), CPU]
+    if requested is Provider.TENSORRT:
+        if TENSORRT in found:
+            # What TensorRT cannot take goes to CUDA; graphs are captured by one of them alone.
+            options = (tensorrt or TensorrtOptions()).provider_options()
+            fallback = (CUDA, cuda_options(gpu_mem_limit))
+            return ProviderPlan(requested, strict, [(TENSORRT, options), fallback, CPU])
+        _fall_back(requested, FallbackReason.NO_TENSORRT, metrics)
+    return ProviderPlan(requested, strict, providers, cuda_graphs)
 
 
-def cuda_options(gpu_mem_limit: int = 0) -> dict[str, str]:
+def cuda_options(gpu_mem_limit: int = 0, cuda_graphs: bool = False) -> dict[str, str]:
     """Options of the CUDA provider; `gpu_mem_limit` in bytes, 0 for none."""
     options = {
         # EXHAUSTIVE tries every algorithm for every new shape, seconds each: no good with dynamic
@@ -135,6 +176,8 @@ def cuda_options(gpu_mem_limit: int = 0) -> dict[str, str]:
     }
     if gpu_mem_limit:
         options["gpu_mem_limit"] = str(gpu_mem_limit)
+    if cuda_graphs:
+        options["enable_cuda_graph"] = "1"
     return options
 
 
@@ -144,7 +187,7 @@ def confirm_provider(plan: ProviderPlan, used: Sequence[str], model: str, metric
     Raises ProviderError under `strict` when it is not the planned one; else the fall is logged and
     counted.
     """
-    wanted = CUDA if plan.wants_cuda else CPU
+    wanted = plan.wanted
     first = used[0] if used else "none"
     if first == wanted:
         return first
@@ -155,20 +198,26 @@ def confirm_provider(plan: ProviderPlan, used: Sequence[str], model: str, metric
             '(`pip install "velatura-server[gpu,cuda]"`), '
             "or start without the strict flag to accept the CPU."
         )
-    _fall_back(plan.requested, FallbackReason.CUDA_FAILED, metrics, model)
+    failed = FallbackReason.TENSORRT_FAILED if wanted == TENSORRT else FallbackReason.CUDA_FAILED
+    _fall_back(plan.requested, failed, metrics, model, first)
     return first
 
 
 def _fall_back(
-    requested: Provider, reason: FallbackReason, metrics: Metrics, model: str = ""
+    requested: Provider,
+    reason: FallbackReason,
+    metrics: Metrics,
+    model: str = "",
+    instead: str = "",
 ) -> None:
     metrics.models.provider_fallback.labels(requested=requested, reason=reason).inc()
     # With `auto` a CPU build is a choice, not a fault; everything else deserves an operator's eye.
     expected = requested is Provider.AUTO and reason is FallbackReason.CPU_BUILD
     log.log(
         logging.INFO if expected else logging.WARNING,
-        "provider %s: running on the CPU (%s%s)",
+        "provider %s: running on %s (%s%s)",
         requested,
+        instead or (CUDA if reason is FallbackReason.NO_TENSORRT else "the CPU"),
         reason,
         f", model {model}" if model else "",
     )

@@ -1,34 +1,30 @@
-"""One onnxruntime session per network: options, running with checked outputs, and warming up."""
+"""A network on onnxruntime: options, and running with checked outputs."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
+from velatura.server.engine.cuda_graphs import CudaGraphs
 from velatura.server.engine.errors import DeviceFailed, FailureKind
 from velatura.server.engine.finite import is_finite
-from velatura.server.engine.providers import ProviderPlan, confirm_provider, load_onnxruntime
+from velatura.server.engine.providers import CPU, ProviderPlan, confirm_provider, load_onnxruntime
+from velatura.server.engine.warming import free_axes
 from velatura.server.observability.metrics import Metrics
-from velatura.v1.bundle_pb2 import ModelEntry, TensorSpec
+from velatura.v1.bundle_pb2 import ModelEntry
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
-# Free extents (height and width of style networks) during warm-up; real sizes are learned on the
-# way.
-WARM_UP_EXTENT = 128
-# In-between batch sizes are warmed too where one item takes less than this.
-CHEAP_SECONDS = 0.02
-# A run that takes longer is not repeated for the sake of a better measurement.
-DEAR_SECONDS = 1.0
 # Inputs with more elements than this (a 1.3-megapixel picture) give the arena's memory back after
 # the run: it would otherwise keep the gigabytes of the largest picture ever seen.
 LARGE_RUN_ELEMENTS = 4_000_000
+
+# Of OrtArenaCfg; the other strategy doubles what it takes each time.
+SAME_AS_REQUESTED = 1
 
 _DEVICE_WORDS = ("CUDA", "CUDNN", "CUBLAS")
 
@@ -72,8 +68,10 @@ class OrtSession:
             raise DeviceFailed(entry.name, FailureKind.EXECUTION, str(error)) from error
         self._provider = confirm_provider(plan, self._session.get_providers(), entry.name, metrics)
         self._shrinking = ort.RunOptions()
-        device = "gpu:0" if plan.wants_cuda and self._provider.startswith("CUDA") else "cpu:0"
+        on_gpu = self._provider != CPU
+        device = "gpu:0" if on_gpu else "cpu:0"
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
+        self._graphs = CudaGraphs(self._session, ort) if plan.cuda_graphs and on_gpu else None
 
     @property
     def provider(self) -> str:
@@ -84,9 +82,12 @@ class OrtSession:
         """Outputs by name; raises DeviceFailed, also where an output is not finite."""
         large = max(array.size for array in inputs.values()) > LARGE_RUN_ELEMENTS
         try:
-            values = self._session.run(
-                self._outputs, dict(inputs), self._shrinking if large else None
-            )
+            if self._graphs is not None:
+                values = self._graphs.run(self._outputs, inputs)
+            else:
+                values = self._session.run(
+                    self._outputs, dict(inputs), self._shrinking if large else None
+                )
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise DeviceFailed(self._name, _kind_of(error), str(error)) from error
         outputs: Tensors = dict(zip(self._outputs, values, strict=True))
@@ -96,6 +97,19 @@ class OrtSession:
                     self._name, FailureKind.NON_FINITE, f"output {name!r} has NaN or infinity"
                 )
         return outputs
+
+
+@functools.cache
+def _share_arena() -> None:
+    """One arena for the activations of all sessions of the process. Each with its own would keep
+    what its largest batch ever took, though few of them run at a time.
+    """
+    ort = load_onnxruntime()
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    arena = ort.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED})
+    ort.create_and_register_allocator(memory, arena)
 
 
 def session_options(entry: ModelEntry, threads: int) -> Any:
@@ -108,82 +122,14 @@ def session_options(entry: ModelEntry, threads: int) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Spinning threads win microseconds a run and take the CPUs from everybody else in between.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Memory plans are kept per input shape: with free sizes they would pile up for ever.
-    options.enable_mem_pattern = not any(_free_axes(spec) for spec in entry.inputs)
+    options.enable_mem_pattern = not any(free_axes(spec) for spec in entry.inputs)
     options.log_severity_level = 3
     return options
-
-
-def sample_inputs(entry: ModelEntry, batch: int) -> Tensors:
-    """Plausible inputs for `batch` items, the same at every call: for warm-up and for probes of
-    health.
-    """
-    rng = np.random.default_rng(0)
-    samples: Tensors = {}
-    for spec in entry.inputs:
-        shape = (batch, *_warm_up_shape(spec))
-        dtype = np.dtype(spec.dtype)
-        if dtype.kind != "f":
-            samples[spec.name] = np.zeros(shape, dtype)
-        elif spec.range_max > spec.range_min:
-            samples[spec.name] = rng.uniform(spec.range_min, spec.range_max, shape).astype(dtype)
-        else:
-            samples[spec.name] = rng.standard_normal(shape).astype(dtype)
-    return samples
-
-
-def item_work(entry: ModelEntry, shapes: Mapping[str, Sequence[int]]) -> float:
-    """What one item costs in units of a warm-up item, by the elements of inputs with free extents;
-    1 without any.
-
-    `shapes` holds the inputs' shapes, batch axis included.
-    """
-    free = [spec for spec in entry.inputs if _free_axes(spec)]
-    if not free:
-        return 1.0
-    elements = sum(math.prod(shapes[spec.name][1:]) for spec in free)
-    return elements / sum(math.prod(_warm_up_shape(spec)) for spec in free)
-
-
-def warm_up(session: Session, entry: ModelEntry, max_batch: int) -> list[tuple[float, float]]:
-    """Run batches of 1 and `max_batch`, and powers of two in between where they are cheap; raises
-    DeviceFailed.
-
-    Returns (work, seconds) of each, without the first run's allocations: what the cost model starts
-    from.
-    """
-    seconds = _timed(session, sample_inputs(entry, 1))
-    timings = [(1.0, seconds)]
-    for batch in _other_sizes(max_batch, seconds < CHEAP_SECONDS):
-        timings.append((float(batch), _timed(session, sample_inputs(entry, batch))))
-    return timings
-
-
-def _other_sizes(max_batch: int, cheap: bool) -> Iterable[int]:
-    between = [1 << power for power in range(1, max_batch.bit_length())] if cheap else []
-    return sorted({*between, max_batch} - {1})
-
-
-def _timed(session: Session, inputs: Tensors) -> float:
-    for _ in range(2):
-        started = time.monotonic()
-        session.run(inputs)
-        seconds = time.monotonic() - started
-        if seconds > DEAR_SECONDS:
-            break
-    return seconds
-
-
-def _free_axes(spec: TensorSpec) -> list[int]:
-    return [axis for axis, extent in enumerate(spec.shape) if axis and extent == -1]
-
-
-def _warm_up_shape(spec: TensorSpec) -> tuple[int, ...]:
-    step = max(1, spec.multiple_of)
-    free = math.ceil(WARM_UP_EXTENT / step) * step
-    return tuple(free if extent == -1 else int(extent) for extent in list(spec.shape)[1:])
 
 
 def _kind_of(error: Exception) -> FailureKind:

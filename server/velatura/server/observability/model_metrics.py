@@ -47,7 +47,8 @@ class ModelsMetrics:
         )
         self.provider_fallback = make.counter(
             "velatura_provider_fallback_total",
-            "Times that the CPU was taken where CUDA was asked for or hoped for, count.",
+            "Times that the CPU (or CUDA) was taken where a GPU (or TensorRT) was asked or hoped "
+            "for, count.",
             "requested",
             "reason",
         )

@@ -1,0 +1,87 @@
+"""Calls of several stages: what they will ask of later networks counts from their arrival.
+
+Else a call is let in by its first network, and turned away by the second after time was spent on
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from velatura.server.engine.gate import Gate
+
+# The networks of a call's stages with the items that each gets; those of one stage run side by
+# side.
+Stages: TypeAlias = Sequence[Sequence[tuple[str, int]]]
+
+# Later stages may take so much of the time that is left away from the one that is asked; estimates
+# are not good enough to let them take all.
+MOST_FOR_LATER = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What one network is expected to do for a call: seconds, and CPU seconds."""
+
+    run_s: float
+    cpu_s: float
+
+
+class Promise:
+    """One call's stages. Use it up with `begun`, and `release` it when the call ends."""
+
+    def __init__(self, gate: Gate, stages: Sequence[dict[str, Expected]]) -> None:
+        self._gate = gate
+        self._stages = list(stages)
+        self._open = [dict(stage) for stage in stages]
+        self._reached = -1  # the last stage that has begun
+        gate.promise(self._cpu_s(self._open))
+
+    def begun(self, model: str) -> Turn:
+        """The call now asks `model`: it and all stages before its own are no promise any more."""
+        found = (index for index, stage in enumerate(self._open) if model in stage)
+        index = next(found, None)
+        if index is None:
+            return Turn()
+        later = index > self._reached >= 0
+        self._reached = max(self._reached, index)
+        passed = [*self._open[:index], {model: self._open[index].pop(model)}]
+        for stage in self._open[:index]:
+            stage.clear()
+        self._gate.promise(-self._cpu_s(passed))
+        ahead = sum(
+            max((each.run_s for each in stage.values()), default=0.0)
+            for stage in self._stages[index + 1 :]
+        )
+        return Turn(later, ahead)
+
+    def release(self) -> None:
+        """The call has ended, however it did."""
+        self._gate.promise(-self._cpu_s(self._open))
+        self._open = []
+
+    @staticmethod
+    def _cpu_s(stages: Sequence[dict[str, Expected]]) -> float:
+        return sum(each.cpu_s for stage in stages for each in stage.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A network's turn in a call: whether an earlier stage has already been run for it, and the
+    seconds that later ones will take.
+    """
+
+    later: bool = False
+    ahead_s: float = 0.0
+
+    def deadline(self, deadline: float | None, now: float) -> float | None:
+        """When this network has to be done, so that the call can be."""
+        if deadline is None or not self.ahead_s:
+            return deadline
+        return deadline - min(self.ahead_s, MOST_FOR_LATER * max(0.0, deadline - now))
+
+
+current_promise: ContextVar[Promise | None] = ContextVar("current_promise", default=None)
