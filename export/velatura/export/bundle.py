@@ -123,7 +123,7 @@ def _traced(spec: NetworkSpec, path: Path, progress: Progress) -> list[bundle_pb
     progress(spec.name, "tracing")
     trace(spec, path)
     progress(spec.name, "optimising")
-    optimize(path, spec.name)
+    optimize(path, spec.name, half=spec.precision == "float16")
     if spec.half_weights:
         halve_weights(path, spec.name)
     progress(spec.name, "checking")

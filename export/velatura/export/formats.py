@@ -1,4 +1,4 @@
-"""Names of the formats, apart from their loaders so that `--help` need not import torch."""
+"""Names on the command line, apart from their code so that `--help` need not import torch."""
 
 from __future__ import annotations
 
@@ -11,3 +11,25 @@ class Format(StrEnum):
     STYLEGAN2_ADA = "stylegan2-ada"
     ROSINALITY = "rosinality"
     INVERSION = "psp"  # pSp, e4e and ReStyle: the decoder of the file
+
+
+class Precision(StrEnum):
+    """What a synthesis network computes in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
+class Fusion(StrEnum):
+    """What a single graph holds beside the synthesis network."""
+
+    NONE = "none"
+    MAPPING = "mapping+generator"
+    ENCODER = "encoder+generator"
+
+
+class Noise(StrEnum):
+    """Where a single graph's noise comes from."""
+
+    CONSTANT = "constant"
+    INPUT = "input"

@@ -15,17 +15,19 @@ import onnxslim
 from velatura.export.errors import ExportError
 
 
-def optimize(path: Path, name: str) -> None:
+def optimize(path: Path, name: str, *, half: bool = False) -> None:
     """Rewrite the ONNX file in place.
 
     onnxruntime's basic level folds constants (up-sampling kernels, scaled weights, batch norms) and
-    stays within standard operators; onnxslim then shares duplicates and drops dead nodes.
+    stays within standard operators; onnxslim then shares duplicates and drops dead nodes. Of a
+    graph in float16 (`half`) onnxruntime would save what its CPU can run, casts around every
+    operator, so onnxslim folds alone.
     Raises ExportError when work on constants or an operator of one runtime only is left.
     """
     traced = onnx.load(path)
     ir_version, opsets = traced.ir_version, list(traced.opset_import)
     _strip(traced)
-    model = _fold_constants(traced, path)
+    model = traced if half else _fold_constants(traced, path)
     model = onnxslim.slim(model)
     _strip(model)
     model.ir_version = ir_version

@@ -134,6 +134,8 @@ class NetworkSpec:
     references: tuple[Reference, ...] = ()
     twins: tuple[NetworkSpec, ...] = ()
     """The same module at other fixed sizes: traced and verified with this one, and not kept."""
+    precision: str = "float32"
+    """What the module computes in, for the reports: "float32" or "float16"."""
     half_weights: bool = False
     """Store the weights in float16; `tolerance` must leave room for their rounding."""
     labels: tuple[str, ...] = ()

@@ -14,8 +14,6 @@ from velatura.export.errors import ExportError
 from velatura.export.specification import Computed, FloatArray, NetworkSpec, Size
 from velatura.v1 import bundle_pb2
 
-TORCH = "torch float32"
-
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -55,11 +53,13 @@ def verify(spec: NetworkSpec, path: Path) -> list[bundle_pb2.Verification]:
     shape, or is not finite.
     """
     session = open_graph(path)
+    source = f"torch {spec.precision}"
     done: list[bundle_pb2.Verification] = []
     for batch, size in _cases(spec.batch_sizes, spec.sizes):
         inputs = spec.sample(batch, size, seed=batch)
         actual = _run(spec, session, inputs, batch, size)
-        done += _compare(spec, TORCH, spec.run_torch(inputs), actual, spec.tolerance, batch, size)
+        expected = spec.run_torch(inputs)
+        done += _compare(spec, source, expected, actual, spec.tolerance, batch, size)
     for reference in spec.references:
         for batch, size in _cases(reference.batch_sizes, reference.sizes):
             typical = reference.inputs

@@ -11,7 +11,7 @@ import torch
 
 from velatura.export.verify import one_thread
 
-# A script of its own, for names that come from ids, hashes and threads differ between processes only.
+# A script, for names that come from ids, hashes and threads differ between processes only.
 _SCRIPT = """
 import sys
 from pathlib import Path
