@@ -11,27 +11,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from velatura.export import generator_networks
-from velatura.export.checkpoints import native
+from velatura.export.checkpoints import inversion, native
+from velatura.export.checkpoints.smp_model import WEIGHTS
+from velatura.export.convert import is_own, open_generator
 from velatura.export.directions.text import require_owner
 from velatura.export.errors import CheckpointError, ExportError
+from velatura.export.foreign_segmenter import (
+    DEFAULT_SIZE,
+    foreign_segmenter_spec,
+    load_foreign_segmenter,
+)
 from velatura.export.generator_networks import Origin
+from velatura.export.inversion_networks import ITERATIONS, inversion_spec
+from velatura.export.networks.stylegan2 import Generator
 from velatura.export.specification import NetworkSpec
 from velatura.v1 import bundle_pb2
 
 _NAME = re.compile(r"[a-z0-9._-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
-_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """Files of our own kinds: NAME.safetensors with NAME.json, directions, a class name a line."""
+    """NAME.safetensors with NAME.json, or checkpoints of other projects as they are; directions; a
+    class name a line. `iterations` are the passes of a ReStyle encoder."""
 
     generator: Path
     encoder: Path | None = None
     segmenter: Path | None = None
     directions: Path | None = None
     classes: Path | None = None
+    iterations: int = ITERATIONS
+    segmenter_classes: Path | None = None
+    """Names, one a line, and the size in px, for a segmenter of another project."""
+    segmenter_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,24 +86,21 @@ def load_own(files: OwnFiles, name: str, origin: Origin) -> OwnNetworks:
 
     Raises CheckpointError naming the file that is missing, damaged, or made for another generator.
     """
-    generator = native.load_generator(_native(files.generator, "--generator"))
+    generator = open_generator(files.generator)
     config = generator.config
     names = {part: f"{name}-{part}" for part in ("synthesis", "mapping", "encoder", "segmenter")}
-    classes = _class_names(files.classes, config.classes)
+    classes = class_names(files.classes, config.classes)
     specs = [
         generator_networks.synthesis_spec(names["synthesis"], generator, origin),
         generator_networks.mapping_spec(names["mapping"], generator, origin, classes),
     ]
     if files.encoder is not None:
-        encoder = native.load_encoder(_native(files.encoder, "--encoder"))
-        try:
-            spec = generator_networks.encoder_spec(names["encoder"], encoder, generator, origin)
-        except CheckpointError as error:
-            raise CheckpointError(f"--encoder {files.encoder}: {error}") from error
-        specs.append(spec)
-    if files.segmenter is not None:
-        network, shape = native.load_segmenter(_native(files.segmenter, "--segmenter"))
-        specs.append(generator_networks.segmenter_spec(names["segmenter"], network, shape, origin))
+        path, called = files.encoder, names["encoder"]
+        specs.append(describe_encoder(path, called, generator, origin, files.iterations))
+    if files.segmenter is None:
+        _refuse_segmenter_options(files, "give --segmenter FILE with them")
+    else:
+        specs.append(describe_segmenter(files.segmenter, files, names["segmenter"], origin))
     directions = bundle_pb2.DirectionSet()
     if files.directions is not None:
         directions = native.load_directions(files.directions, config.num_ws, config.w_dim)
@@ -105,28 +115,68 @@ def load_own(files: OwnFiles, name: str, origin: Origin) -> OwnNetworks:
     return OwnNetworks(specs, entry, directions, names["segmenter"] if files.segmenter else "")
 
 
-def _native(path: Path, option: str) -> Path:
-    if path.suffix != _SUFFIX:
-        raise CheckpointError(
-            f"{option} {path}: give a {_SUFFIX} file of velatura-train, or of "
-            "`velatura-export convert` for checkpoints of other projects"
+def describe_encoder(
+    path: Path, name: str, generator: Generator, origin: Origin, iterations: int = ITERATIONS
+) -> NetworkSpec:
+    """Our own encoder, or one of pSp, e4e or ReStyle. Raises CheckpointError for one of another
+    generator, which names the file."""
+    encoder = native.load_encoder(path) if is_own(path) else inversion.load_encoder(path)
+    try:
+        if isinstance(encoder, inversion.LoadedEncoder):
+            return inversion_spec(name, encoder, generator, origin, iterations)
+        return generator_networks.encoder_spec(name, encoder, generator, origin)
+    except CheckpointError as error:
+        raise CheckpointError(f"--encoder {path}: {error}") from error
+
+
+def describe_segmenter(path: Path, files: OwnFiles, name: str, origin: Origin) -> NetworkSpec:
+    """Our own segmenter, or one of another project at the size and with the classes of `files`.
+
+    Raises CheckpointError naming the file.
+    """
+    try:
+        if is_own(path) and (path.name != WEIGHTS or path.with_suffix(".json").exists()):
+            _refuse_segmenter_options(files, "the JSON beside this one has both")
+            return generator_networks.segmenter_spec(name, *native.load_segmenter(path), origin)
+        return foreign_segmenter_spec(
+            name,
+            load_foreign_segmenter(path),
+            origin,
+            size=files.segmenter_size or DEFAULT_SIZE,
+            class_names=_lines(files.segmenter_classes, "--segmenter-classes"),
         )
-    return path
+    except CheckpointError as error:
+        raise type(error)(f"--segmenter {path}: {error}") from error
 
 
-def _class_names(path: Path | None, count: int) -> list[str]:
-    """One a line; without a file, the classes' numbers."""
+def _refuse_segmenter_options(files: OwnFiles, what: str) -> None:
+    if files.segmenter_classes is not None or files.segmenter_size:
+        raise CheckpointError(
+            "--segmenter-classes and --segmenter-size are for segmenters of other projects; " + what
+        )
+
+
+def class_names(path: Path | None, count: int, option: str = "--classes") -> list[str]:
+    """One a line; without a file, the classes' numbers. Raises CheckpointError naming the option
+    when there is not one name for each class."""
     if path is None:
         return [str(index) for index in range(count)]
-    try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"--classes {path}: not a readable text file: {error}") from error
+    names = _lines(path, option)
     if len(names) != count or len(set(names)) != count:
         raise CheckpointError(
-            f"--classes {path}: {len(names)} names, {len(set(names))} of them different; the "
+            f"{option} {path}: {len(names)} names, {len(set(names))} of them different; the "
             f"generator has {count} classes, so give {count} lines"
             if count
-            else f"--classes {path}: the generator has no classes; leave --classes out"
+            else f"{option} {path}: the generator has no classes; leave {option} out"
         )
     return names
+
+
+def _lines(path: Path | None, option: str) -> list[str]:
+    """The file's lines that are not blank; none without a file."""
+    if path is None:
+        return []
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{option} {path}: not a readable text file: {error}") from error
