@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -12,8 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from velatura.export.errors import ExportError
-from velatura.export.formats import Format
+from velatura.export.formats import Format, Precision
+from velatura.export.graph_command import graph
 from velatura.v1 import bundle_pb2
+
+if TYPE_CHECKING:
+    from velatura.export.contents import Contents
 
 app = typer.Typer(
     help="Trace networks to ONNX, check them, and write the bundle that velatura-server loads.",
@@ -39,49 +44,125 @@ def bundle(
     ] = "",
     generator: Annotated[
         Path | None,
-        typer.Option("--generator", "-g", help="Your own NAME.safetensors, instead of avatars."),
+        typer.Option("--generator", "-g", help="Your generator (below), instead of avatars."),
     ] = None,
     encoder: Annotated[
-        Path | None, typer.Option(help="Its W+ encoder, .safetensors: to edit images.")
+        Path | None, typer.Option(help="Its W+ encoder (below): to edit images.")
     ] = None,
+    iterations: Annotated[int, typer.Option(help="Passes of a ReStyle encoder.")] = 5,
     segmenter: Annotated[
-        Path | None, typer.Option(help="A segmenter, .safetensors: for regions by class.")
+        Path | None, typer.Option(help="A segmenter (below): for regions by class.")
     ] = None,
+    segmenter_classes: Annotated[
+        Path | None, typer.Option(help="Names of another project's classes, one a line.")
+    ] = None,
+    segmenter_size: Annotated[
+        int, typer.Option(help="Its height and width in px; 256 without.", show_default=False)
+    ] = 0,
     edits: Annotated[
         Path | None, typer.Option("--directions", help="JSON of `velatura-export directions`.")
     ] = None,
     classes: Annotated[
         Path | None, typer.Option(help="Names of a class-conditional one's classes, one a line.")
     ] = None,
+    class_generator: Annotated[
+        Path | None, typer.Option(help="A BigGAN (below), beside a generator or instead.")
+    ] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="Names of its classes, one a line; numbers without.")
+    ] = None,
+    truncation: Annotated[
+        float, typer.Option(help="psi to take pytorch-pretrained-BigGAN's statistics for.")
+    ] = 0.7,
+    style_encoder: Annotated[
+        Path | None, typer.Option(help="AdaIN: vgg_normalised.pth of pytorch-AdaIN.")
+    ] = None,
+    style_decoder: Annotated[Path | None, typer.Option(help="AdaIN: its decoder.pth.")] = None,
+    style_networks: Annotated[
+        Path | None, typer.Option(help="Ghiasi's predictor and transformer in one torch file.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="torchvision's VGG or ResNet, for raw feature maps.")
+    ] = None,
+    network: Annotated[
+        list[Path] | None, typer.Option(help="Manifest (TOML) of an ONNX file; may be repeated.")
+    ] = None,
     styles: Annotated[
-        bool, typer.Option("--styles", help="Add the style networks to an own generator.")
+        bool, typer.Option("--styles", help="Add the style networks to networks of your own.")
     ] = False,
     license: Annotated[str, typer.Option(help="Licence of your weights, for the cards.")] = "",
     data: Annotated[str, typer.Option(help="What they were trained on, for the cards.")] = "",
+    precision: Annotated[
+        Precision, typer.Option(help="What the generator's synthesis computes in.")
+    ] = Precision.FLOAT32,
+    latents: Annotated[
+        int, typer.Option(help="Random latents that float16 must not overflow on.", min=1)
+    ] = 1000,
 ) -> None:
-    """Export avatars and styles, or your own generator; all checks pass, or nothing is replaced."""
+    """Export avatars and styles, or your own generator; all checks pass, or nothing is replaced.
+
+    Generators: our NAME.safetensors, a StyleGAN2-ADA .pkl, a rosinality .pt, the decoder of a pSp,
+    e4e or ReStyle .pt. Encoders: our NAME.safetensors, pSp, e4e and ReStyle .pt. Segmenters: our
+    NAME.safetensors, BiSeNet, milesial's U-Net, DeepLabv3 of torchvision, DeepLab of VainF (.pth),
+    and segmentation_models_pytorch (a folder of save_pretrained, or NAME.pth with NAME.json).
+    Class generators: our NAME.safetensors, BigGAN-PyTorch's G_ema.pth, pytorch-pretrained-BigGAN's
+    pytorch_model.bin.
+    """
     from velatura.export.bundle import write_bundle
     from velatura.export.contents import avatar_contents, own_contents
+    from velatura.export.extra_networks import ExtraFiles
     from velatura.export.own_bundle import OwnFiles, bundle_name
 
     console = Console()
-    own = {"encoder": encoder, "segmenter": segmenter, "directions": edits, "classes": classes}
+    own = {
+        "encoder": encoder,
+        "segmenter": segmenter,
+        "segmenter_classes": segmenter_classes,
+        "directions": edits,
+        "classes": classes,
+    }
+    extras = ExtraFiles(
+        class_generator,
+        class_names,
+        truncation,
+        style_encoder,
+        style_decoder,
+        style_networks,
+        features,
+        tuple(network or ()),
+    )
     try:
+        first = generator or extras.first
         if generator is None:
-            _refuse_without_generator({**own, "styles": styles, "license": license, "data": data})
+            _refuse_without_generator({**own, "segmenter_size": segmenter_size})
+        if first is None:
+            _refuse_for_avatars(
+                {
+                    "class_names": class_names,
+                    "style_decoder": style_decoder,
+                    "styles": styles,
+                    "license": license,
+                    "data": data,
+                }
+            )
             target, called = out or Path("models"), name or "velatura"
             contents = avatar_contents(weights)
         else:
             if out is None:
                 raise ExportError("--out: give the folder to write your bundle to")
-            target, called = out, bundle_name(name, generator)
+            target, called = out, bundle_name(name, first)
             contents = own_contents(
-                OwnFiles(generator, **own),
+                OwnFiles(generator, **own, iterations=iterations, segmenter_size=segmenter_size)
+                if generator
+                else None,
                 called,
                 license=license,
                 training_data=data,
                 styles=styles,
+                extras=extras,
             )
+        if precision is Precision.FLOAT16:
+            contents = _in_float16(console, contents, latents)
         with _progress(console) as bar:
             task = bar.add_task("loading", total=len(contents.specs) * len(_STEPS))
 
@@ -107,12 +188,26 @@ def bundle(
 
 def _refuse_without_generator(options: Mapping[str, object]) -> None:
     """An encoder alone would otherwise be left out silently."""
-    given = [f"--{name}" for name, value in options.items() if value]
+    given = _given(options)
     if given:
         raise ExportError(
-            f"{', '.join(given)}: only with --generator FILE.safetensors; without it the avatars "
-            "and styles of --weights are exported"
+            f"{given}: only with --generator FILE; without it the avatars and styles of --weights "
+            "are exported"
         )
+
+
+def _refuse_for_avatars(options: Mapping[str, object]) -> None:
+    """They describe or add to networks of one's own, of which there are none."""
+    given = _given(options)
+    if given:
+        raise ExportError(
+            f"{given}: only with --generator FILE or other networks of your own; without any the "
+            "avatars and styles of --weights are exported"
+        )
+
+
+def _given(options: Mapping[str, object]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value)
 
 
 @app.command()
@@ -142,6 +237,9 @@ def convert(
     )
 
 
+app.command()(graph)
+
+
 @app.command()
 def directions(
     source: Annotated[
@@ -152,14 +250,27 @@ def directions(
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
     layers: Annotated[str, typer.Option(help="Layers of W+: coarse, middle, fine, or 4:8.")] = "",
     count: Annotated[int, typer.Option(help="SeFa and GANSpace: how many.", min=1)] = 5,
-    space: Annotated[str, typer.Option(help="InterFaceGAN: space of the boundary.")] = "W",
+    space: Annotated[
+        str, typer.Option(help="Of a file's direction: W, W+, or S (StyleCLIP's .npy, .npz).")
+    ] = "W",
+    max_residual: Annotated[
+        float, typer.Option(help="S: share of the change that W+ may fail to give.")
+    ] = 0.5,
 ) -> None:
     """Import edit directions, or compute them by SeFa or GANSpace, for one generator."""
     from velatura.export.directions.registry import write_directions
 
     console = Console()
     try:
-        names = write_directions(source, generator, out, layers=layers, count=count, space=space)
+        names = write_directions(
+            source,
+            generator,
+            out,
+            layers=layers,
+            count=count,
+            space=space,
+            max_residual=max_residual,
+        )
     except ExportError as error:
         _fail(console, str(error))
     console.print(f"{out}: {', '.join(names)}", soft_wrap=True)
@@ -193,6 +304,19 @@ def verify(folder: Bundle = Path("models")) -> None:
         _fail(console, str(error))
     if problems:
         raise typer.Exit(1)
+
+
+def _in_float16(console: Console, contents: Contents, latents: int) -> Contents:
+    """Each generator's synthesis in float16, proven on random latents, which takes a while."""
+    from velatura.export.half_checks import synthesis_in_float16
+
+    entries = [entry for entry, _ in contents.generators]
+    with _progress(console) as bar:
+        task = bar.add_task("float16: random latents", total=latents * len(entries))
+        specs = synthesis_in_float16(
+            contents.specs, entries, latents, lambda done: bar.update(task, advance=done)
+        )
+    return replace(contents, specs=specs)
 
 
 def _progress(console: Console) -> Progress:

@@ -179,9 +179,11 @@ def test_large_images_are_checked_in_small_batches() -> None:
     ("arguments", "message"),
     [
         (["--encoder", "e.safetensors"], "--encoder: only with --generator"),
-        (["--styles", "--data", "x"], "--styles, --data: only with --generator"),
+        (["--styles", "--data", "x"], "--styles, --data: only with --generator FILE or other"),
         (["--generator", "{g}"], "--out: give the folder"),
-        (["--generator", "net.pkl", "--out", "{o}"], "`velatura-export convert` for checkpoints"),
+        (["--generator", "net.pkl", "--out", "{o}"], "net.pkl: No such file"),
+        (["--generator", "{d}", "--out", "{o}"], "neither a pickle nor an archive"),
+        (["--generator", "{g}", "--encoder", "{d}", "--out", "{o}"], "no archive of torch.save"),
         (["--generator", "no.safetensors", "--out", "{o}"], "no.json: no such file"),
         (["--generator", "{g}", "--out", "{o}", "--name", "My Faces"], "--name 'My Faces': give 1"),
         (["--generator", "{g}", "--out", "{o}", "--classes", "{d}"], "has no classes; leave"),
