@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -73,6 +74,52 @@ def check(bundle: Annotated[str, typer.Argument(help="Directory with manifest.js
         _quit(str(error), FAILED)
     manifest = loaded.manifest
     typer.echo(f"{manifest.name} {manifest.version}: {len(manifest.models)} networks, good.")
+
+
+@app.command()
+def tune(
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Directory with manifest.json; else the embedded one."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="TOML file to write the settings to.")] = Path(
+        "velatura.toml"
+    ),
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="Time for each network and number of callers.")
+    ] = 1.0,
+    callers: Annotated[str, typer.Option(help="Numbers of callers to try.")] = "1,8,32",
+    batches: Annotated[str, typer.Option(help="Largest batches to try.")] = "4,8,16",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A network to measure, again for more; else all."),
+    ] = None,
+) -> None:
+    """Find the instances, threads and batches that suit this machine, and write them for serve."""
+    from rich.console import Console
+
+    from velatura.server import settings as all_settings
+    from velatura.server import tuning
+    from velatura.server.engine.bundle import Bundle
+    from velatura.server.engine.errors import EngineError
+    from velatura.server.engine_settings import engine_options
+
+    try:
+        chosen = all_settings.load(["--bundle", str(bundle)] if bundle else [])
+        plan = tuning.Plan(
+            seconds,
+            all_settings.sizes_of(callers),
+            all_settings.sizes_of(batches),
+            tuple(model or ()),
+        )
+        loaded = Bundle.load(chosen.bundle)
+        for name in plan.models:
+            loaded.model(name)
+        tuning.run(loaded, engine_options(chosen), plan, output, Console())
+    except (all_settings.BadSettings, ValueError) as error:
+        _quit(str(error), BAD_SETTINGS)
+    except (EngineError, OSError) as error:
+        _quit(str(error), FAILED)
 
 
 @app.command()

@@ -67,8 +67,23 @@ def _endpoint(value: str) -> str:
     return value
 
 
+def _sizes(value: str) -> str:
+    if value:
+        sizes_of(value)
+    return value
+
+
+def sizes_of(value: str) -> tuple[int, ...]:
+    """Numbers of "1,2,4", ascending; raises ValueError."""
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"{value!r} is not a list of whole numbers above 0, such as 1,2,4,8")
+    return tuple(sorted({int(part) for part in parts}))
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Sizes = Annotated[str, AfterValidator(_sizes)]
 
 
 def default_bundle() -> Path:
@@ -105,17 +120,35 @@ class Settings(BaseSettings):
     )
     bundle: Path = Field(default_factory=default_bundle, description="directory with manifest.json")
 
-    provider: Provider = Field(Provider.AUTO, description="execution provider: auto, cpu or cuda")
+    provider: Provider = Field(
+        Provider.AUTO, description="execution provider: auto, cpu, cuda or tensorrt"
+    )
     strict_provider: bool = Field(
         False, description="refuse to start when the wanted provider is not really used"
     )
     gpu_memory_mib: int = Field(
         0, ge=0, description="most device memory for each network, MiB; 0 for no limit"
     )
-    intra_threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads a network's run uses; 0 for all"
+    cuda_graphs: bool = Field(
+        False, description="on GPUs, capture one CUDA graph for each size of batch and picture"
     )
-    instances: int = Field(1, ge=1, le=64, description="batches of one network that run at a time")
+    tensorrt_cache: Path | None = Field(
+        None, description="directory for TensorRT's engines, which take minutes to build"
+    )
+    tensorrt_fp16: bool = Field(False, description="let TensorRT compute in float16")
+    instances: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="batches of one network that run at a time; 0 by load: one on all threads for "
+        "a caller alone, one a CPU for many",
+    )
+    intra_threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads a network's run uses; 0 by load, or all where instances is set",
+    )
     pixel_threads: int = Field(
         0,
         ge=0,
@@ -124,13 +157,36 @@ class Settings(BaseSettings):
     )
 
     max_batch_size: int = Field(8, ge=1, le=1024, description="most items in a batch")
+    pad_batches: Sizes = Field(
+        "",
+        description="sizes that batches are filled up to, such as 1,2,4,8, for providers that want "
+        "fixed shapes; empty for any size",
+    )
+    warm_sides: Sizes = Field(
+        "128",
+        min_length=1,
+        description="sides of pictures to warm networks of any size up for, such as 128,256,512",
+    )
     max_queue_items: int = Field(256, ge=1, description="most items that wait for one network")
     max_queue_mib: int = Field(512, ge=1, description="most bytes that wait for one network, MiB")
+    max_backlog_mib: int = Field(
+        1024, ge=1, description="most bytes that wait for all networks together, MiB"
+    )
+    max_backlog_megapixels: int = Field(
+        64, ge=1, description="most pixels that wait for all networks together, millions"
+    )
     max_queue_delay_ms: float = Field(
         0,
         ge=0,
         le=1000,
         description="longest wait for a batch to fill while the device is free, ms",
+    )
+    cache_mib: int = Field(
+        64,
+        ge=0,
+        le=1_048_576,
+        description="most bytes of decoded pictures, latents, label maps and reconstructions kept "
+        "for requests that repeat, MiB; 0 keeps none",
     )
     max_requests: int = Field(256, ge=1, description="most requests in work at once")
     max_image_mib: int = Field(
@@ -147,6 +203,9 @@ class Settings(BaseSettings):
     )
     max_side: int = Field(16_384, ge=1, le=65_500, description="longest side of one image, pixels")
 
+    admission: bool = Field(
+        True, description="refuse at arrival what by the estimate cannot meet its deadline"
+    )
     default_deadline_s: float = Field(
         60, gt=0, le=86_400, description="time for a request whose caller sets no deadline, s"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from velatura.server.engine.promise import Stages
 from velatura.server.pipelines.job import Job
 from velatura.server.pipelines.workers import Workers
 from velatura.v1.bundle_pb2 import (
@@ -67,11 +69,21 @@ class FakeEngine:
         self.runs: list[tuple[str, Mapping[str, Any]]] = []
         self.deadlines: list[float | None] = []
         self.cancelled: list[str] = []
+        self.promised: list[Stages] = []
         self.delays: dict[str, float] = {}
         self.not_ready: set[str] = set()
+        self.providers: dict[str, str] = {}
+
+    def provider(self, model: str) -> str:
+        return self.providers.get(model, "CPUExecutionProvider")
 
     def ready(self, model: str) -> bool:
         return model not in self.not_ready
+
+    @contextmanager
+    def promise(self, stages: Stages) -> Iterator[None]:
+        self.promised.append(stages)
+        yield
 
     async def run(
         self, model: str, inputs: Mapping[str, Any], *, deadline: float | None = None

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from velatura.server.app import engine_options
 from velatura.server.engine.providers import Provider
+from velatura.server.engine_settings import engine_options
 from velatura.server.settings import BadSettings, Settings, load, split_address
 
 SAMPLES = {
     "listen": "0.0.0.0:1", "metrics_listen": "[::1]:2", "bundle": "b", "provider": "cpu",
     "strict_provider": True, "gpu_memory_mib": 5, "intra_threads": 3, "instances": 2,
     "pixel_threads": 7, "max_batch_size": 4, "max_queue_items": 9, "max_queue_mib": 11,
-    "max_queue_delay_ms": 1.5, "max_requests": 6, "max_image_mib": 8, "max_message_mib": 10,
+    "cuda_graphs": True, "tensorrt_cache": "engines", "tensorrt_fp16": True,
+    "pad_batches": "1,4", "warm_sides": "64,96", "max_backlog_mib": 12,
+    "max_backlog_megapixels": 13, "admission": False,
+    "max_queue_delay_ms": 1.5, "cache_mib": 13, "max_requests": 6, "max_image_mib": 8,
+    "max_message_mib": 10,
     "max_pixels": 1234, "max_side": 99, "default_deadline_s": 2.5, "drain_s": 4.0,
     "tls_cert": __file__, "tls_key": __file__, "api_keys": __file__,
     "metrics": False, "otlp_endpoint": "https://[::1]:4317", "trace_sampling": 0.25,
@@ -84,7 +88,9 @@ def test_flags_beat_the_environment_and_the_environment_the_file(
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--instances", "0"], "instances (--instances, VELATURA_INSTANCES)"),
+        (["--instances", "-1"], "instances (--instances, VELATURA_INSTANCES)"),
+        (["--pad-batches", "1,x"], "pad_batches (--pad-batches, VELATURA_PAD_BATCHES)"),
+        (["--warm-sides", ""], "warm_sides"),
         (["--drain-s", "nan"], "drain_s"),
         (["--listen", "localhost"], "localhost"),
         (["--listen", "localhost:99999"], "99999"),
@@ -112,7 +118,7 @@ def test_a_typo_in_the_file_is_named(tmp_path: Path) -> None:
 
 def test_every_bad_setting_has_a_line() -> None:
     with pytest.raises(BadSettings) as raised:
-        load(["--instances", "0", "--max-side", "x"])
+        load(["--instances", "-1", "--max-side", "x"])
     assert len(str(raised.value).splitlines()) == 2
 
 
@@ -136,12 +142,21 @@ def test_the_engine_gets_its_part() -> None:
         "--strict-provider",
         "--intra-threads",
         "2",
+        "--pad-batches",
+        "4, 1,2",
+        "--max-backlog-megapixels",
+        "2",
+        "--no-admission",
     ]
     options = engine_options(load(flags))
     assert options.max_queue_bytes == 3 * 1024 * 1024
     assert options.max_queue_delay_s == 0.005
     assert options.strict
     assert options.intra_threads == 2
+    assert options.pad_sizes == (1, 2, 4)
+    assert options.warm_sides == (128,)
+    assert options.max_backlog_pixels == 2_000_000
+    assert not options.refuse_late
 
 
 def test_addresses_are_split() -> None:

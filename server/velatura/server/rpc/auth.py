@@ -31,11 +31,11 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._digests)
 
-    def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Raise `Unauthenticated` unless the metadata has a known key as `authorization: Bearer
-        KEY`."""
+    def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
+        """The digest of the known key that the metadata has as `authorization: Bearer KEY`, or
+        `Unauthenticated`; b"" where everybody is let in."""
         if not self._digests:
-            return
+            return b""
         given = next((value for key, value in metadata if key.lower() == HEADER), "")
         text = given.decode(errors="replace") if isinstance(given, bytes) else given
         if not text.lower().startswith(SCHEME):
@@ -46,3 +46,4 @@ class KeyRing:
         # Every key is compared, so that the time tells nothing.
         if sum(hmac.compare_digest(digest, known) for known in self._digests) == 0:
             raise Unauthenticated("The API key is not known. Ask the server's operator for one.")
+        return digest

@@ -35,6 +35,9 @@ class Call:
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
+# Whose call it is: the digest of the API key, b"" where none are asked for. Nothing that was
+# computed for one is given to another.
+current_tenant: ContextVar[bytes] = ContextVar("current_tenant", default=b"")
 
 
 def slack_of(timeout_s: float) -> float:

@@ -16,10 +16,12 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from velatura.server.engine.standing import current_standing
 from velatura.server.pipelines.errors import InvalidRequest
 from velatura.server.rpc import constraints
 from velatura.server.rpc.auth import KeyRing
-from velatura.server.rpc.call import Call, current_call, request_id_of, slack_of
+from velatura.server.rpc.call import Call, current_call, current_tenant, request_id_of, slack_of
+from velatura.server.rpc.callers import standing_of
 from velatura.server.rpc.errors import (
     REQUEST_ID,
     Failure,
@@ -159,7 +161,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _admitted(self, always: bool, context: Context) -> Iterator[None]:
-        self._keys.check(context.invocation_metadata() or ())
+        metadata = context.invocation_metadata() or ()
+        tenant = self._keys.check(metadata)
+        current_tenant.set(tenant)
+        if not always:
+            current_standing.set(standing_of(metadata, context.peer() or "", tenant))
         with nullcontext() if always else self._lifecycle.request():
             yield
 
