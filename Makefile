@@ -41,10 +41,10 @@ typecheck: setup-dev ## Check the types alone
 	$(TOOLS) scripts/typecheck
 
 bench: setup ## Measure a server on this machine beside onnxruntime alone, write benchmarks/results.md (ONLY="oip rates", BENCH="flags")
-	$(RUN)/python -m benchmarks $(ONLY) --results benchmarks/results.md $(BENCH)
+	$(RUN)/python -m benchmarks $(ONLY) --keep $(BENCH)
 
 bench-peers: setup ## Measure MLServer, PyTriton and Ray Serve beside ours on the same graph (ONLY="mlserver", BENCH="flags")
-	$(RUN)/python -m benchmarks.peers $(ONLY) --results benchmarks/results.md $(BENCH)
+	$(RUN)/python -m benchmarks.peers $(ONLY) --keep $(BENCH)
 
 bench-observability: setup ## Measure what metrics and tracing cost in throughput (SECONDS=300)
 	$(RUN)/python -m benchmarks.observability --seconds $(or $(SECONDS),300)
@@ -74,7 +74,7 @@ lock: setup-dev ## Resolve the pyproject files into the constraints files
 	$(TOOLS) scripts/lock
 
 clean: ## Remove environments, caches and outputs; training runs stay
-	rm -rf .venv .venv-dev .venv-triton .venv-load node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-dev .venv-triton .venv-load .venv-peers node_modules out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PACKAGES) tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # An environment is complete when its stamp is newer than everything that defines it. pip itself

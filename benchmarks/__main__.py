@@ -1,6 +1,6 @@
 """`python -m benchmarks [SECTION…]`: measures our server on this machine and prints Markdown.
 
-Every section takes turns with what it is compared with. `--results FILE` keeps the tables with what
+Every section takes turns with what it is compared with. `--keep` keeps the tables with what
 they were measured on, `--json FILE` the figures. Nothing is compared with a limit: this tells,
 tests judge.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.bench import Bench
-from benchmarks.report import Report, figures, keep
+from benchmarks.report import RESULTS, Report, figures, keep
 from benchmarks.sections import footprint, oip, overload, pipelines, rates
 from benchmarks.server_process import ROOT
 
@@ -56,8 +56,8 @@ def main() -> int:
         code = 130
     if options.json:
         options.json.write_text(figures(reports, facts))
-    if options.results:
-        keep(options.results, reports, facts, "make bench")
+    if options.keep:
+        keep(RESULTS, reports, facts, "make bench")
     return code
 
 
@@ -78,7 +78,7 @@ def parsed() -> argparse.Namespace:
         "--flags", type=str.split, default=[], help="further flags of velatura-server, in one word"
     )
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--results", type=Path, help="keep the tables there")
+    parser.add_argument("--keep", action="store_true", help=f"keep the tables in {RESULTS}")
     options = parser.parse_args()
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:

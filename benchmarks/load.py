@@ -48,11 +48,13 @@ class Reply:
 
 @dataclass
 class Outcome:
-    """The replies of a measurement; those that ended within [`begin`, `end`] count for its rate."""
+    """The replies of a measurement; those that ended within [`begin`, `end`] count for its rate.
+    `asked` counts all requests, those of the warm-up too."""
 
     begin: float
     end: float
     replies: list[Reply] = field(default_factory=list)
+    asked: int = 0
 
     def rate(self, within_s: float = NEVER) -> float:
         """Answers a second, of those that took no longer than `within_s`."""
@@ -146,6 +148,7 @@ async def closed_loop(
 
     async def caller() -> None:
         while (due := time.perf_counter()) < outcome.end:
+            outcome.asked += 1
             reply = await method.ask(request(), due)
             if reply.ended >= outcome.begin:
                 counted.append(reply)
@@ -185,4 +188,5 @@ async def open_loop(
             await asyncio.sleep(wait)
         tasks.append(asyncio.create_task(method.ask(request(), begin + arrival, timeout_s)))
     outcome.replies = list(await asyncio.gather(*tasks))
+    outcome.asked = len(tasks)
     return outcome

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 Cell = str | int | float | None
+RESULTS = Path(__file__).with_name("results.md")
 
 
 @dataclass

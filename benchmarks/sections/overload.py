@@ -42,9 +42,9 @@ async def measure(bench: Bench) -> Report:
         "Overload: 200 %, deadlines of 500 ms",
         f"ModelInfer on the generator, Poisson arrivals at {FACTOR:.0%} of the capacity that "
         f"{BUSY} callers find out right before and after, {bench.overload_s:g} s. Without "
-        "admission the server does not learn the deadline, and the caller hangs up after 500 ms: what servers "
-        "do that queue whatever comes. Goodput is what was answered within 500 ms of when it was "
-        "due.",
+        "admission the server does not learn the deadline, and the caller hangs up after 500 ms: "
+        "what servers do that queue whatever comes. Goodput is what was answered within 500 ms "
+        "of when it was due.",
         ["", "capacity/s", "arrivals/s", "goodput/s", "of capacity", "p50 ms", "p99 ms",
          "refused", "hung up or late", "other"],
     )  # fmt: skip

@@ -53,7 +53,7 @@ async def _row(
             workload.request.fill(int(MOST_A_SECOND * bench.seconds))
         before = batches(served)
         outcomes.append(await closed_loop(method, workload.request, callers, bench.seconds))
-        items = per_request(before, batches(served), max(1, len(outcomes[-1].replies)))
+        items = per_request(before, batches(served), outcomes[-1].asked)
         bare.append(_bare_rate(bench, items, workload.extent, callers))
     ratios = [each.rate() / rate for each, rate in zip(outcomes, bare, strict=True) if rate]
     p50, p99 = (

@@ -12,8 +12,8 @@ import pytest
 from .repository import ROOT, run
 
 TARGETS = [
-    "help", "setup", "setup-dev", "demo", "serve", "test", "lint", "bench", "proto", "models",
-    "evaluate", "load", "stack", "dashboards", "clean",
+    "help", "setup", "setup-dev", "demo", "serve", "test", "lint", "bench", "bench-peers", "proto",
+    "models", "evaluate", "load", "stack", "dashboards", "clean",
 ]  # fmt: skip
 
 
