@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from velatura.server.observability.metrics import Metrics
+
+from .benches import Bench, Device
 
 NUM_WS, W_DIM, RESOLUTION, CLASSES = 2, 4, 8, 3
 
@@ -208,3 +210,17 @@ def spoil(bundle_root: Path) -> Callable[[Callable[[Any], Any], str], Path]:
 def metrics() -> Metrics:
     """A registry of its own."""
     return Metrics()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
+
+    def make(held: bool = False, **limits: Any) -> Bench:
+        benches.append(Bench(Device(held), **limits))
+        return benches[-1]
+
+    yield make
+    for made in benches:
+        made.device.let_go(1000)
+        await made.batcher.close()

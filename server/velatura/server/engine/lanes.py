@@ -8,6 +8,7 @@ synchronisation and answer most requests a second. Both compete for the same CPU
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -38,7 +39,7 @@ class Lane:
     places: int = 1
     cost: CostModel = field(default_factory=CostModel)
     running: int = 0
-    last_run: float = -math.inf
+    last_run: float = field(default_factory=time.monotonic)  # warm-up counts
 
     @property
     def free(self) -> int:
