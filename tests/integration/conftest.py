@@ -1,4 +1,8 @@
-"""Clients of the shared server and of one that waits for full batches, and the bundle's names."""
+"""Clients of the shared server and of one that waits for full batches, and the bundle's names.
+
+Both keep nothing between requests: what is looked at here is what the networks do. Caches have
+tests of their own in tests/contract.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,17 @@ class Names:
     by_role: dict[str, str]
 
 
+NOTHING_KEPT = ("--cache-mib", "0")
+
+
+@pytest.fixture(scope="session")
+def server(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with default settings but for the caches; for tests that leave it as it was."""
+    running = start_server(bundle_path, tmp_path_factory.mktemp("server"), NOTHING_KEPT)
+    yield running
+    running.stop()
+
+
 @pytest.fixture(scope="session")
 def client(server: RunningServer) -> Iterator[Client]:
     """A client of the server with default settings: it never waits for company."""
@@ -52,7 +67,7 @@ def gathering(
     running = start_server(
         bundle_path,
         tmp_path_factory.mktemp("gathering"),
-        ["--max-batch-size", "8", "--max-queue-delay-ms", "1000", "--default-deadline-s", "300"],
+        [*NOTHING_KEPT, "--max-queue-delay-ms", "1000", "--default-deadline-s", "300"],
     )
     yield running
     running.stop()

@@ -20,12 +20,14 @@ from inference import open_inference_pb2, open_inference_pb2_grpc
 from velatura.server import __version__
 from velatura.server.engine.bundle import Bundle
 from velatura.server.engine.cpu_budget import cpu_budget
-from velatura.server.engine.engine import SHOWN_HASH, EngineOptions, LocalEngine
+from velatura.server.engine.engine import SHOWN_HASH, LocalEngine
+from velatura.server.engine_settings import engine_options
 from velatura.server.health import HealthReporter
 from velatura.server.imaging.picture import Limits
 from velatura.server.observability.metrics import Metrics
 from velatura.server.observability.process_metrics import LoopLag
 from velatura.server.observability.rpc_metrics import SERVER_STREAM, UNARY
+from velatura.server.pipelines.caches import Caches
 from velatura.server.pipelines.workers import Workers
 from velatura.server.rpc.auth import KeyRing
 from velatura.server.rpc.backend import Backend
@@ -196,6 +198,7 @@ class App:
             self._workers,
             self._metrics,
             Limits(settings.max_image_mib * MIB, settings.max_pixels, settings.max_side),
+            Caches(settings.cache_mib * MIB, self._metrics.caches),
         )
         keys = KeyRing.read(settings.api_keys)
         interceptor = CallInterceptor(
@@ -268,21 +271,6 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         # Otherwise a second server on the same port would silently get half of the calls.
         ("grpc.so_reuseport", 0),
     ]
-
-
-def engine_options(settings: Settings) -> EngineOptions:
-    """The engine's part of the settings."""
-    return EngineOptions(
-        provider=settings.provider,
-        strict=settings.strict_provider,
-        gpu_mem_limit=settings.gpu_memory_mib * MIB,
-        intra_threads=settings.intra_threads,
-        instances=settings.instances,
-        max_batch_size=settings.max_batch_size,
-        max_queue_items=settings.max_queue_items,
-        max_queue_bytes=settings.max_queue_mib * MIB,
-        max_queue_delay_s=settings.max_queue_delay_ms / 1000,
-    )
 
 
 def exporting(settings: Settings) -> Exporting | None:

@@ -41,6 +41,7 @@ class Picture:
 
     `rgb` is uint8 [H, W, 3]; `alpha` is uint8 [H, W] or None. EXIF orientation and colour profile
     of the file are already applied; `orientation` (1..8) and `colour_profile` say what they were.
+    `digest` stands for the bytes that the picture was decoded from; it is empty for any other.
     """
 
     rgb: U8
@@ -48,6 +49,7 @@ class Picture:
     source_format: ImageFormat = ImageFormat.PNG
     orientation: int = 1
     colour_profile: str = ""
+    digest: bytes = b""
 
     @property
     def height(self) -> int:
@@ -61,7 +63,7 @@ class Picture:
 
     def with_rgb(self, rgb: U8) -> Picture:
         """The same picture, its alpha included, with other colours; `rgb` is uint8 [H, W, 3]."""
-        return dataclasses.replace(self, rgb=rgb)
+        return dataclasses.replace(self, rgb=rgb, digest=b"")
 
     def opaque(self, background: int = 255) -> U8:
         """Uint8 [H, W, 3] over a grey `background`: what networks see of a transparent picture."""

@@ -260,7 +260,8 @@ def _connected(labels: U8, x: int, y: int) -> Bool:
     height, width = labels.shape
     found = np.zeros((height + 2, width + 2), np.uint8)  # OpenCV wants a rim
     flags = 8 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | 1 << 8
-    cv2.floodFill(np.ascontiguousarray(labels), found, (x, y), 0, 0, 0, flags)
+    # It leaves the labels as they are, and asks for an array that it might write to all the same.
+    cv2.floodFill(labels.copy(), found, (x, y), 0, 0, 0, flags)
     return found[1:-1, 1:-1].view(np.bool_)
 
 

@@ -42,11 +42,18 @@ def configure(level: LogLevel, kind: LogFormat) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    # Without local variables: those of a failed call hold its message, with what is in the image.
     ending: list[structlog.typing.Processor]
     if kind is LogFormat.JSON:
-        ending = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ending = [
+            structlog.processors.ExceptionRenderer(frames),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
-        ending = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        traceback = structlog.dev.RichTracebackFormatter(show_locals=False)
+        colours = sys.stderr.isatty()
+        ending = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=traceback)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

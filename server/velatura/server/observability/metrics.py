@@ -1,7 +1,8 @@
 """Every Prometheus metric of the service, in one registry of its own, and the HTTP endpoint that
 shows them.
 
-What there is stands in `rpc_metrics`, `model_metrics`, `process_metrics` and `gpu`.
+What there is stands in `rpc_metrics`, `model_metrics`, `cache_metrics`, `process_metrics` and
+`gpu`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from prometheus_client import (
     start_http_server,
 )
 
+from velatura.server.observability.cache_metrics import CachesMetrics
 from velatura.server.observability.gpu import watch_gpus
 from velatura.server.observability.instruments import Instruments
 from velatura.server.observability.model_metrics import ModelMetrics, ModelsMetrics
@@ -42,6 +44,7 @@ class Metrics:
         self.rpc = RpcMetrics(make)
         self.models = ModelsMetrics(make)
         self.images = ImageMetrics(make)
+        self.caches = CachesMetrics(make)
         self.server = ServerMetrics(make)
         self._server: Any = None
         self._thread: Thread | None = None

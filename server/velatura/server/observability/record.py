@@ -25,8 +25,8 @@ class CallRecord:
     """
 
     __slots__ = (
-        "_stages", "batches", "bytes_in", "bytes_out", "pixels_in", "pixels_out", "queue_s",
-        "trace",
+        "_recalled", "_stages", "batches", "bytes_in", "bytes_out", "pixels_in", "pixels_out",
+        "queue_s", "trace",
     )  # fmt: skip
 
     def __init__(self, trace: CallTrace | None = None) -> None:
@@ -35,6 +35,7 @@ class CallRecord:
         self.pixels_in = self.pixels_out = 0
         self.queue_s = 0.0  # in the networks' queues, summed
         self.batches: dict[str, Counter[int]] = {}
+        self._recalled: set[str] = set()
         self._stages: dict[str, list[Interval]] = {}
 
     @contextmanager
@@ -63,6 +64,10 @@ class CallRecord:
         self.batches.setdefault(model, Counter())[batch_items] += 1
         self.queue_s += waited_s
 
+    def recalled(self, cache: str) -> None:
+        """A result was found in a cache."""
+        self._recalled.add(cache)
+
     @property
     def exemplar(self) -> Exemplar:
         """What leads from a metric's sample to the trace; None where there is none."""
@@ -77,6 +82,8 @@ class CallRecord:
             found["pixels_out"] = self.pixels_out
         if self._stages:
             found["stages_ms"] = {name: round(ms, 1) for name, ms in self.timings.items()}
+        if self._recalled:
+            found["cached"] = sorted(self._recalled)
         if self.batches:
             found["queue_ms"] = round(self.queue_s * 1000, 1)
             # Batches by their size, which keeps a picture of a hundred tiles on the line.

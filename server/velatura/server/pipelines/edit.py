@@ -8,12 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from velatura.server.engine.promise import Stages
 from velatura.server.imaging.compositing import ChangeFigures, add_change, measure
 from velatura.server.imaging.detail import carry_change
-from velatura.server.imaging.frames import Frame, central_frame, crop_to_network
+from velatura.server.imaging.frames import (
+    Frame,
+    central_frame,
+    cover_with_frames,
+    crop_to_network,
+)
 from velatura.server.imaging.picture import F32, U8, Picture
-from velatura.server.imaging.regions import RegionSpec
-from velatura.server.pipelines.encode import encode_view, network_view, picture_of, synthesise
+from velatura.server.imaging.regions import RegionSpec, needs_segmenter
+from velatura.server.pipelines.encode import (
+    before_and_after,
+    latents_of,
+    picture_of,
+    synthesise,
+)
 from velatura.server.pipelines.errors import InvalidRequest
 from velatura.server.pipelines.job import Job
 from velatura.server.pipelines.latents import Step, apply, check_steps, moves_of
@@ -56,16 +67,30 @@ async def edit(job: Job, order: EditOrder) -> Edited:
     check_steps(order.steps, order.generator, order.directions)
     if order.picture is None:
         return await _edit_latents(job, order)
-    picture = order.picture
-    check_region(order.region, order.segmenter, picture)
+    check_region(order.region, order.segmenter, order.picture)
+    with job.engine.promise(_stages(order, order.picture)):
+        return await _edit_picture(job, order, order.picture)
+
+
+def _stages(order: EditOrder, picture: Picture) -> Stages:
+    """The networks that the picture's edit will ask, so that it is turned away now or not at all."""
+    first = []
+    if order.latents is None and order.generator.encoder:
+        first.append((order.generator.encoder, 1))
+    if order.segmenter is not None and needs_segmenter(order.region):
+        frames = cover_with_frames(picture.width, picture.height)
+        first.append((order.segmenter.name, len(frames)))
+    return [first, [(order.generator.synthesis, 2)]]
+
+
+async def _edit_picture(job: Job, order: EditOrder, picture: Picture) -> Edited:
     frame = order.frame or central_frame(picture.width, picture.height)
     (w_plus, labels), moves = await both(
         both(_latents(job, order, picture, frame), _labels(job, order, picture)),
         moves_of(job, order.steps, order.generator, order.directions),
     )
     edited = apply(moves, w_plus)  # [num_ws, w_dim]
-    # One call for both images: they share a batch, so that rounding in the network cancels out.
-    before, after = await synthesise(job, np.stack([w_plus, edited]), order.generator)
+    before, after = await before_and_after(job, w_plus, edited, order.generator)
     rgb, change = await job.compute(
         "composite", _composite, picture, before, after, frame, order, labels
     )
@@ -83,7 +108,7 @@ async def _edit_latents(job: Job, order: EditOrder) -> Edited:
     if order.region is None:
         (after,) = await synthesise(job, edited[None], order.generator)
         return Edited(await job.compute("composite", picture_of, after), edited, None)
-    before, after = await synthesise(job, np.stack([order.latents, edited]), order.generator)
+    before, after = await before_and_after(job, order.latents, edited, order.generator)
     picture = await job.compute("composite", picture_of, before)
     frame = central_frame(picture.width, picture.height)
     check_region(order.region, order.segmenter, picture)
@@ -97,8 +122,7 @@ async def _edit_latents(job: Job, order: EditOrder) -> Edited:
 async def _latents(job: Job, order: EditOrder, picture: Picture, frame: Frame) -> F32:
     if order.latents is not None:
         return order.latents
-    seen = await job.compute("prepare", network_view, picture, frame, order.generator.resolution)
-    return await encode_view(job, seen, order.generator)
+    return await latents_of(job, picture, frame, order.generator)
 
 
 async def _labels(job: Job, order: EditOrder, picture: Picture) -> U8 | None:

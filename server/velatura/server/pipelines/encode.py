@@ -1,4 +1,4 @@
-"""Image → W+ latents, and back: encoder and synthesis of one generator."""
+"""Image → W+ latents, and back: encoder and synthesis of one generator, once for the same input."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from velatura.server.imaging.frames import Frame, central_frame, crop_to_network, to_samples
 from velatura.server.imaging.picture import F32, Picture
+from velatura.server.pipelines.caches import digest_of_array, frozen
 from velatura.server.pipelines.errors import Unsupported
 from velatura.server.pipelines.job import Job
 from velatura.v1.bundle_pb2 import GeneratorEntry
@@ -27,33 +28,85 @@ async def encode(
     job: Job, picture: Picture, generator: GeneratorEntry, frame: Frame, *, reconstruct: bool
 ) -> Encoding:
     """Encode the part of a picture inside `frame`, and decode it again where asked to."""
-    seen = await job.compute("prepare", network_view, picture, frame, generator.resolution)
-    w_plus = await encode_view(job, seen, generator)
+    w_plus = await latents_of(job, picture, frame, generator)
     if not reconstruct:
         return Encoding(w_plus)
-    images = await synthesise(job, w_plus[None], generator)  # [1, 3, R, R]
-    psnr = peak_signal_to_noise(seen[0], images[0])
-    return Encoding(w_plus, await job.compute("finish", picture_of, images[0]), psnr)
+    image = await reconstruction(job, w_plus, generator)  # [3, R, R]
+    seen = await job.compute("prepare", network_view, picture, frame, generator.resolution)
+    psnr = peak_signal_to_noise(seen[0], image)
+    return Encoding(w_plus, await job.compute("finish", picture_of, image), psnr)
 
 
 async def encode_centre(job: Job, picture: Picture, generator: GeneratorEntry) -> F32:
     """Latents float32 [num_ws, w_dim] of a picture's largest central square."""
     frame = central_frame(picture.width, picture.height)
-    seen = await job.compute("prepare", network_view, picture, frame, generator.resolution)
-    return await encode_view(job, seen, generator)
+    return await latents_of(job, picture, frame, generator)
 
 
-async def encode_view(job: Job, seen: F32, generator: GeneratorEntry) -> F32:
-    """Latents float32 [num_ws, w_dim] of one prepared image [1, 3, R, R] in [-1, 1]."""
+async def latents_of(job: Job, picture: Picture, frame: Frame, generator: GeneratorEntry) -> F32:
+    """Latents float32 [num_ws, w_dim] of a picture inside `frame`, not to be changed."""
     if not generator.encoder:
         raise Unsupported(
             "generator",
             f"the generator {generator.name!r} has no encoder.",
             "Send a latent_token, or choose a generator with an encoder; ListModels shows them.",
         )
-    outputs = await job.infer("encoder", generator.encoder, {"image": seen})
-    w_plus: F32 = outputs["w_plus"][0]
-    return w_plus
+    size = generator.resolution
+
+    async def encoded() -> F32:
+        seen = await job.compute("prepare", network_view, picture, frame, size)  # [1, 3, R, R]
+        outputs = await job.infer("encoder", generator.encoder, {"image": seen})
+        return frozen(outputs["w_plus"][0])
+
+    if not picture.digest:
+        return await encoded()
+    key = (picture.digest, frame, size)
+    return await job.recall(job.caches.latents, "encoder", generator.encoder, key, encoded)
+
+
+async def reconstruction(job: Job, w_plus: F32, generator: GeneratorEntry) -> F32:
+    """What latents [num_ws, w_dim] show: float32 [3, R, R], about [-1, 1], not to be changed."""
+
+    async def decoded() -> F32:
+        return frozen((await synthesise(job, w_plus[None], generator))[0])
+
+    memo, network = job.caches.images, generator.synthesis
+    key = (digest_of_array(w_plus),)
+    if not _repeats_exactly(job, network):
+        return await job.share(memo, "generator", network, key, decoded)
+    return await job.recall(memo, "generator", network, key, decoded)
+
+
+async def before_and_after(
+    job: Job, w_plus: F32, edited: F32, generator: GeneratorEntry
+) -> tuple[F32, F32]:
+    """What latents [num_ws, w_dim] show before an edit and after it: float32 [3, R, R] each.
+
+    One call for both images, so that rounding in the network cancels out, unless the first is known
+    from an earlier edit of the same latents: a slider costs one image a step.
+    """
+    memo, network = job.caches.images, generator.synthesis
+    exact = _repeats_exactly(job, network)
+    key, key_after = digest_of_array(w_plus), digest_of_array(edited)
+    before = job.kept(memo, network, (key,)) if exact else None
+    latents = np.stack([w_plus, edited]) if before is None else edited[None]  # [N, num_ws, w_dim]
+
+    async def decoded() -> F32:
+        images = await synthesise(job, latents, generator)
+        if exact and before is None:
+            job.keep(memo, network, (key,), frozen(images[0]))
+        return images
+
+    pair = (key, key_after, len(latents))
+    images = await job.share(memo, "generator", network, pair, decoded)  # [N, 3, R, R]
+    return (images[0] if before is None else before), images[-1]
+
+
+def _repeats_exactly(job: Job, network: str) -> bool:
+    """Whether an image comes out the same, bit for bit, whatever batch it is in: onnxruntime's CPU
+    kernels do that (a test holds them to it), while those of GPUs are chosen by the batch's size.
+    """
+    return job.engine.provider(network).startswith("CPU")
 
 
 async def synthesise(job: Job, w_plus: F32, generator: GeneratorEntry) -> F32:

@@ -3,13 +3,16 @@ bookkeeping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from contextlib import nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 from numpy.typing import NDArray
 
 from velatura.server.engine.engine import Engine
+from velatura.server.engine.memo import Memo
 from velatura.server.observability.record import CallRecord
+from velatura.server.pipelines.caches import Caches
 from velatura.server.pipelines.workers import Workers
 from velatura.v1.bundle_pb2 import ModelEntry
 
@@ -21,7 +24,8 @@ class Job:
     """One request on its way.
 
     `deadline` is in `time.monotonic()` seconds, None for no limit. `models` collects every network
-    that ran, `record` the time and the sizes of each stage.
+    that took part, `record` the time and the sizes of each stage. Results are shared through
+    `caches` with other requests of the same `tenant`, and with nobody else's.
     """
 
     def __init__(
@@ -30,16 +34,20 @@ class Job:
         workers: Workers,
         deadline: float | None = None,
         record: CallRecord | None = None,
+        caches: Caches | None = None,
+        tenant: bytes = b"",
     ) -> None:
         self.engine = engine
+        self.caches = caches or Caches()
         self.deadline = deadline
         self.record = record or CallRecord()
         self._workers = workers
+        self._tenant = tenant
         self._models: dict[str, ModelEntry] = {}
 
     @property
     def models(self) -> list[ModelEntry]:
-        """Networks that took part, in the order of their first run."""
+        """Networks that took part, in the order in which their results came."""
         return list(self._models.values())
 
     @property
@@ -53,8 +61,69 @@ class Job:
         """Run a network on arrays that lead with the batch axis; raises the engine's errors."""
         with self.record.stage(stage):
             outputs = await self.engine.run(model, inputs, deadline=self.deadline)
-        self._models.setdefault(model, self.engine.bundle.model(model))
+        self._took_part(model)
         return outputs
+
+    async def recall(
+        self,
+        memo: Memo[T],
+        stage: str,
+        model: str,
+        key: tuple[Hashable, ...],
+        compute: Callable[[], Coroutine[Any, Any, T]],
+    ) -> T:
+        """What is kept of an earlier run of `model`, or else the result of `compute`, which is then
+        kept, and shared with all who ask for it meanwhile.
+
+        `key` holds everything besides the network that the result depends on.
+        """
+        found = self.kept(memo, model, key)
+        if found is None:
+            found = await self.share(memo, stage, model, key, compute, keep=True)
+        return found
+
+    def kept(self, memo: Memo[T], model: str, key: tuple[Hashable, ...]) -> T | None:
+        """What is kept of an earlier run of `model` (or of no network, where it is "")."""
+        found = memo.peek(self._key(model, key))
+        if found is not None:
+            self.record.recalled(memo.name)
+            self._took_part(model)
+        return found
+
+    def keep(self, memo: Memo[T], model: str, key: tuple[Hashable, ...], value: T) -> None:
+        """Keep a result of `model`."""
+        memo.put(self._key(model, key), value)
+
+    async def share(
+        self,
+        memo: Memo[T],
+        stage: str,
+        model: str,
+        key: tuple[Hashable, ...],
+        compute: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        variant: Hashable = None,
+        keep: bool = False,
+    ) -> T:
+        """The result of `compute`, computed once for all who ask for it at the same time; waiting
+        for somebody else's is timed as `stage`.
+        """
+        whole = self._key(model, key)
+        waiting = memo.in_progress(whole, variant)
+        with self.record.stage(stage) if waiting else nullcontext():
+            value = await memo.compute(
+                whole, compute, deadline=self.deadline, what=model, variant=variant, keep=keep
+            )
+        self._took_part(model)
+        return value
+
+    def _key(self, model: str, key: tuple[Hashable, ...]) -> Hashable:
+        made_by = self.engine.bundle.model(model).sha256 if model else ""
+        return (self._tenant, made_by, *key)
+
+    def _took_part(self, model: str) -> None:
+        if model:
+            self._models.setdefault(model, self.engine.bundle.model(model))
 
     async def compute(
         self, stage: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs

@@ -44,15 +44,30 @@ async def label_map(job: Job, picture: Picture, segmenter: ModelEntry) -> U8:
     """Class index of every pixel, uint8 [H, W].
 
     The network sees squares: an image that is none is covered by overlapping ones, run as one
-    batch, and their logits are blended before the classes are chosen.
+    batch, and their logits are blended before the classes are chosen. The map is shared with others
+    who ask for the same, and not to be changed.
     """
+    if not picture.digest:
+        return await _segmented(job, picture, segmenter)
+    return await job.recall(
+        job.caches.labels,
+        "segmenter",
+        segmenter.name,
+        (picture.digest,),
+        lambda: _segmented(job, picture, segmenter),
+    )
+
+
+async def _segmented(job: Job, picture: Picture, segmenter: ModelEntry) -> U8:
     frames = cover_with_frames(picture.width, picture.height)
     size = segmenter.inputs[0].shape[-1]
     views = await job.compute("prepare", _views, picture, frames, size)  # [N, 3, size, size]
     outputs = await job.infer("segmenter", segmenter.name, {"image": views})
     logits = outputs["logits"]  # [N, classes, size, size]
     placed = list(zip(frames, logits, strict=True))
-    return await job.compute("labels", blend_logits, placed, picture.width, picture.height)
+    labels = await job.compute("labels", blend_logits, placed, picture.width, picture.height)
+    labels.flags.writeable = False
+    return labels
 
 
 def _views(picture: Picture, frames: Sequence[Frame], size: int) -> F32:

@@ -10,10 +10,11 @@ from velatura.server.engine.engine import Engine
 from velatura.server.engine.errors import UnknownName
 from velatura.server.imaging.picture import Limits
 from velatura.server.observability.metrics import Metrics
+from velatura.server.pipelines.caches import Caches
 from velatura.server.pipelines.errors import UnknownThing, Unsupported
 from velatura.server.pipelines.job import Job
 from velatura.server.pipelines.workers import Workers
-from velatura.server.rpc.call import current_call
+from velatura.server.rpc.call import current_call, current_tenant
 from velatura.v1 import image_pb2
 from velatura.v1.bundle_pb2 import GeneratorEntry, ModelEntry, Role
 
@@ -26,6 +27,7 @@ class Backend:
     workers: Workers
     metrics: Metrics
     limits: Limits = field(default_factory=Limits)
+    caches: Caches = field(default_factory=Caches)
 
     @property
     def bundle(self) -> Bundle:
@@ -35,7 +37,14 @@ class Backend:
     def job(self) -> Job:
         """The bookkeeping of the call that this task serves."""
         call = current_call.get()
-        return Job(self.engine, self.workers, call.deadline, call.record)
+        return Job(
+            self.engine,
+            self.workers,
+            call.deadline,
+            call.record,
+            self.caches,
+            current_tenant.get(),
+        )
 
     def generator(self, name: str) -> GeneratorEntry:
         """A generator by name, the default one for ""; raises `UnknownThing` or `Unsupported`."""
@@ -64,7 +73,7 @@ class Backend:
 
 
 def versions(job: Job) -> list[image_pb2.ModelVersion]:
-    """The networks that a job ran, for its response."""
+    """The networks that took part in a job, for its response."""
     return [
         image_pb2.ModelVersion(name=entry.name, version=entry.version, sha256=entry.sha256)
         for entry in job.models

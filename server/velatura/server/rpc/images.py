@@ -1,18 +1,23 @@
-"""Images between the wire and `Picture`; every decode and encode runs in the thread pool."""
+"""Images between the wire and `Picture`; every decode and encode runs in the thread pool. A picture
+that is sent again is decoded once."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 from velatura.server.imaging import codecs
 from velatura.server.imaging.compositing import ChangeFigures
 from velatura.server.imaging.picture import U8, ImageFormat, Limits, Picture
+from velatura.server.pipelines.caches import digest_of
 from velatura.server.pipelines.errors import InvalidRequest
 from velatura.server.pipelines.job import Job
 from velatura.server.rpc.backend import Backend
 from velatura.v1 import image_pb2
 
 DEFAULT_QUALITY = 95
+# Digests of larger messages than this (0.2 ms) are taken in the pool.
+DIGEST_IN_POOL_BYTES = 1 << 20
 
 _FORMATS = {
     image_pb2.IMAGE_FORMAT_PNG: ImageFormat.PNG,
@@ -23,13 +28,35 @@ _FORMATS = {
 
 
 async def read_image(job: Job, backend: Backend, image: image_pb2.Image, field: str) -> Picture:
-    """The picture in a message; raises `ImageError` naming `field`."""
-    start = time.monotonic()
-    picture = await job.compute("decode", _decode, image, backend.limits, field)
-    pixels = picture.width * picture.height
-    job.record.pixels_in += pixels
-    _observe(job, backend, "decode", pixels, picture.source_format, start)
+    """The picture in a message, not to be changed; raises `ImageError` naming `field`."""
+    size = len(image.encoded) + len(image.raw.data)
+    if size > DIGEST_IN_POOL_BYTES:
+        digest = await job.compute("decode", _digest, image)
+    else:
+        digest = _digest(image)
+
+    async def decoded() -> Picture:
+        start = time.monotonic()
+        picture = await job.compute("decode", _decode, image, backend.limits, field)
+        pixels = picture.width * picture.height
+        _observe(job, backend, "decode", pixels, picture.source_format, start)
+        picture.rgb.flags.writeable = False
+        return dataclasses.replace(picture, digest=digest)
+
+    memo = job.caches.pictures
+    picture = job.kept(memo, "", (digest,))
+    if picture is None:
+        # What is wrong with an image is told with its field, so only one field's callers share it.
+        picture = await job.share(memo, "decode", "", (digest,), decoded, variant=field, keep=True)
+    job.record.pixels_in += picture.width * picture.height
     return picture
+
+
+def _digest(image: image_pb2.Image) -> bytes:
+    if image.WhichOneof("source") == "raw":
+        raw = image.raw
+        return digest_of(raw.data, raw.width, raw.height, raw.channels)
+    return digest_of(image.encoded)
 
 
 def _decode(image: image_pb2.Image, limits: Limits, field: str) -> Picture:
