@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,16 +18,18 @@ from torch import Tensor
 from torchvision.models import segmentation
 
 from velatura.export.bundle import export_network
-from velatura.export.checkpoints import torchvision_deeplab, vainf_deeplab
+from velatura.export.checkpoints import native, torchvision_deeplab, vainf_deeplab
 from velatura.export.checkpoints.bisenet import CELEBA_MASK
 from velatura.export.checkpoints.loaded_segmenter import IMAGENET_MEAN, IMAGENET_STD, VOC
 from velatura.export.checkpoints.state_dicts import StateDict
 from velatura.export.errors import CheckpointError
 from velatura.export.foreign_segmenter import foreign_segmenter_spec, load_foreign_segmenter
-from velatura.export.own_bundle import origin_of
+from velatura.export.networks.segmenter import SegmenterConfig, build_segmenter
+from velatura.export.own_bundle import OwnFiles, load_own, origin_of
 from velatura.v1 import bundle_pb2
 
 from . import segmenter_files as files
+from .conftest import CONFIG, random_generator
 
 ORIGIN = origin_of("", "")
 State = OrderedDict[str, Tensor]
@@ -167,6 +170,29 @@ def test_deeplab_on_resnets_loads_strictly(depth: int, third: int, plus: bool) -
     assert dilations == {1, 2, 4}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("text", "rot13"), "used for something else than bytes"),
+        (("text",), "used for something else than bytes"),
+        (("\u20ac", "latin1"), "characters beyond 255"),
+    ],
+)
+def test_bytes_come_from_latin1_only(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    """How pickle wrote bytes before protocol 3, which a numpy number (best_score) needs."""
+
+    class Encoded:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return codecs.encode, arguments
+
+    state = files.unet(classes=2, width=4, bilinear=True, bias=True)
+    path = saved(tmp_path / "net.pth", {"model_state": state, "best_score": Encoded()})
+    with pytest.raises(CheckpointError, match=message):
+        load_foreign_segmenter(path)
+
+
 def test_the_output_stride_is_read_from_the_name() -> None:
     names = {"a_os8.pth": 8, "A-OS16.pth": 16, "a.pth": 16, "photos8.pth": 16, "os80.pth": 16}
     assert {name: vainf_deeplab.output_stride(Path(name)) for name in names} == names
@@ -216,7 +242,7 @@ def smp_unet(**changes: Any) -> torch.nn.Module:
 
 
 def test_a_folder_of_save_pretrained_is_the_network(tmp_path: Path) -> None:
-    network: Any = smp_unet(activation="softmax", aux_params={"classes": 2})
+    network: Any = smp_unet(activation="softmax2d", aux_params={"classes": 2})
     network.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["_model_class"] == "Unet"
@@ -343,6 +369,34 @@ def test_names_and_sizes_must_fit(tmp_path: Path) -> None:
             foreign_segmenter_spec("s", loaded, ORIGIN, size=size)
     with pytest.raises(CheckpointError, match=r"logits of .* at 48 px; expected \[1, 2, 48, 48\]"):
         foreign_segmenter_spec("s", replace(loaded, channels=2), ORIGIN, size=48)
+
+
+def test_a_bundle_takes_it_with_its_names_and_size(tmp_path: Path) -> None:
+    native.save_weights(tmp_path / "g.safetensors", random_generator(), CONFIG)
+    names = tmp_path / "names.txt"
+    names.write_text("sky\nsea\n\nland\n")
+    state = files.unet(classes=3, width=4, bilinear=True, bias=True)
+    path = saved(tmp_path / "u.pth", state)
+    given = OwnFiles(tmp_path / "g.safetensors", segmenter=path, segmenter_classes=names)
+    own = load_own(replace(given, segmenter_size=32), "pets", ORIGIN)
+    spec = own.specs[-1]
+    assert (own.segmenter, spec.name, spec.labels) == (
+        "pets-segmenter",
+        "pets-segmenter",
+        ("sky", "sea", "land"),
+    )
+    assert spec.inputs[0].shape == (-1, 3, 32, 32)
+    assert load_own(given, "pets", ORIGIN).specs[-1].inputs[0].shape == (-1, 3, 256, 256)
+    with pytest.raises(CheckpointError, match=r"--segmenter .*u\.pth: .*: 40 px"):
+        load_own(replace(given, segmenter_size=40), "pets", ORIGIN)
+    with pytest.raises(CheckpointError, match="give --segmenter FILE with them"):
+        load_own(replace(given, segmenter=None), "pets", ORIGIN)
+    with pytest.raises(CheckpointError, match=r"--segmenter-classes .*: not a readable text file"):
+        load_own(replace(given, segmenter_classes=tmp_path / "none"), "pets", ORIGIN)
+    ours = SegmenterConfig("deeplabv3plus", "tu-mobilenetv3_small_100", ("a", "b"), 64, (32,))
+    native.save_weights(tmp_path / "s.safetensors", build_segmenter(ours), ours)
+    with pytest.raises(CheckpointError, match="the JSON beside this one has both"):
+        load_own(replace(given, segmenter=tmp_path / "s.safetensors"), "pets", ORIGIN)
 
 
 def test_the_graph_is_verified_at_two_sizes_and_three_batches(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ def matches(state: StateDict) -> bool:
 def load(state: StateDict) -> LoadedSegmenter:
     """The network. Raises CheckpointError as `load_strictly`."""
     classes = channels(state, _LOGITS)
+    network = load_strictly(lambda: BiSeNet(classes), state, "BiSeNet")
+    del network.conv_out16, network.conv_out32  # checked like all the others, and never run
     return LoadedSegmenter(
-        network=load_strictly(lambda: BiSeNet(classes), state, "BiSeNet"),
+        network=network,
         kind="BiSeNet on ResNet-18",
         channels=classes,
         stride=32,
