@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +13,16 @@ from velatura.server.engine.errors import ProviderError
 from velatura.server.engine.providers import (
     CPU,
     CUDA,
+    TENSORRT,
     Provider,
     confirm_provider,
     load_onnxruntime,
     plan_providers,
 )
+from velatura.server.engine.tensorrt import TensorrtOptions
+from velatura.server.engine.warming import Sizes
 from velatura.server.observability.metrics import Metrics
+from velatura.v1.bundle_pb2 import ModelEntry, TensorSpec
 
 GPU_BUILD = [CUDA, CPU]
 CPU_BUILD = ["AzureExecutionProvider", CPU]
@@ -95,3 +101,91 @@ def test_cpu_needs_no_look_at_the_build(metrics: Metrics) -> None:
     plan = plan_providers(Provider.CPU, strict=True, metrics=metrics, available=GPU_BUILD)
     assert plan.providers == [CPU]
     assert confirm_provider(plan, [CPU], "m", metrics) == CPU
+
+
+TENSORRT_BUILD = [TENSORRT, CUDA, CPU]
+
+
+def model(*, free: bool = False) -> ModelEntry:
+    shape = [-1, 3, -1, -1] if free else [-1, 3, 64, 64]
+    image = TensorSpec(name="image", dtype="float32", shape=shape, multiple_of=4 if free else 0)
+    return ModelEntry(name="m", inputs=[image, TensorSpec(name="code", shape=[-1, 5])])
+
+
+def test_tensorrt_falls_through_to_cuda_and_then_the_cpu(metrics: Metrics) -> None:
+    plan = plan_providers(
+        Provider.TENSORRT,
+        strict=True,
+        metrics=metrics,
+        gpu_mem_limit=5,
+        cuda_graphs=True,
+        tensorrt=TensorrtOptions(Path("/engines"), fp16=True, cuda_graphs=True, workspace=7),
+        available=TENSORRT_BUILD,
+    )
+    (first, options), (second, cuda), third = plan.providers
+    assert (first, second, third) == (TENSORRT, CUDA, CPU)
+    assert options == {
+        "trt_fp16_enable": "1",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "/engines",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": "/engines",
+        "trt_cuda_graph_enable": "1",
+        "trt_max_workspace_size": "7",
+    }
+    assert cuda["gpu_mem_limit"] == "5"
+    assert "enable_cuda_graph" not in cuda
+    assert plan.wants_gpu
+    assert not plan.cuda_graphs  # they are TensorRT's here
+
+
+def test_tensorrt_is_told_the_shapes_of_every_network(metrics: Metrics) -> None:
+    plan = plan_providers(Provider.TENSORRT, strict=True, metrics=metrics, available=TENSORRT_BUILD)
+    sizes = Sizes(8, (), (254, 128, 512))
+    (_, options), *_ = plan.fitted(model(free=True), sizes).providers
+    assert options["trt_profile_min_shapes"] == "image:1x3x128x128,code:1x5"
+    assert options["trt_profile_opt_shapes"] == "image:8x3x256x256,code:8x5"
+    assert options["trt_profile_max_shapes"] == "image:8x3x512x512,code:8x5"
+    (_, options), *_ = plan.fitted(model(), Sizes(4, (1, 2, 4))).providers
+    assert options["trt_profile_max_shapes"] == "image:4x3x64x64,code:4x5"
+    cpu = plan_providers(Provider.CPU, strict=True, metrics=metrics)
+    assert cpu.fitted(model(), sizes) is cpu
+
+
+def test_a_build_without_tensorrt(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ProviderError, match="no TensorrtExecutionProvider"):
+        plan_providers(Provider.TENSORRT, strict=True, metrics=metrics, available=GPU_BUILD)
+    loose = plan_providers(Provider.TENSORRT, strict=False, metrics=metrics, available=GPU_BUILD)
+    assert loose.wanted == CUDA
+    assert fallbacks(metrics, "tensorrt", "no_tensorrt") == 1
+    assert "CUDAExecutionProvider" in caplog.records[-1].getMessage()
+    none = plan_providers(Provider.TENSORRT, strict=False, metrics=metrics, available=CPU_BUILD)
+    assert none.providers == [CPU]
+    assert fallbacks(metrics, "tensorrt", "cpu_build") == 1
+
+
+def test_tensorrt_that_does_not_load(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    strict = plan_providers(
+        Provider.TENSORRT, strict=True, metrics=metrics, available=TENSORRT_BUILD
+    )
+    with pytest.raises(ProviderError, match="should run on TensorrtExecutionProvider"):
+        confirm_provider(strict, [CUDA, CPU], "m", metrics)
+    loose = replace(strict, strict=False)
+    assert confirm_provider(loose, [CUDA, CPU], "m", metrics) == CUDA
+    assert fallbacks(metrics, "tensorrt", "tensorrt_failed") == 1
+    assert "running on CUDAExecutionProvider" in caplog.records[-1].getMessage()
+    assert confirm_provider(loose, TENSORRT_BUILD, "m", metrics) == TENSORRT
+
+
+def test_auto_never_builds_engines(metrics: Metrics) -> None:
+    plan = plan_providers(Provider.AUTO, strict=True, metrics=metrics, available=TENSORRT_BUILD)
+    assert plan.wanted == CUDA
+
+
+def test_cuda_graphs_are_asked_for_by_option_and_plan(metrics: Metrics) -> None:
+    plan = plan_providers(
+        Provider.CUDA, strict=True, metrics=metrics, cuda_graphs=True, available=GPU_BUILD
+    )
+    (_, options), _ = plan.providers
+    assert options["enable_cuda_graph"] == "1"
+    assert plan.cuda_graphs

@@ -20,6 +20,9 @@ from velatura.server.engine.shape_queue import Chunk, Request
 
 # Callers that come back sooner than this only add to the load.
 MIN_RETRY_S = 0.05
+# A deadline is given up before it passes only where even most of the expected time is not left:
+# estimates are not that good.
+SURELY = 0.8
 # An idle network whose cost has not been measured for so long takes a request that by the estimate
 # comes too late: else one slow phase would shut the door for ever, since only runs correct the
 # estimate.
@@ -135,6 +138,14 @@ class Admission:
         # Sent again with as much time, it fits once the queue is shorter by what was missing now.
         missing = load.wait_s + load.run_s - left
         raise self.full(Refusal.DEADLINE, detail, min(load.wait_s, missing))
+
+    def hopeless(self, left: float, run_s: float, now: float) -> QueueFull | None:
+        """Why a request that waits with `left` seconds should be given up for the others' sake."""
+        sure = self._limits.refuse_late and self.fresh(now)
+        if not sure or SURELY * run_s <= left:
+            return None
+        detail = f"{left:.3f} s are left for a run of {run_s:.3f} s"
+        return self.full(Refusal.DEADLINE, detail, run_s - left)
 
     def full(self, reason: Refusal, detail: str, retry_after_s: float) -> QueueFull:
         """A refusal that says when to come back."""

@@ -34,14 +34,11 @@ from velatura.server.engine.forecast import Forecast
 from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.lanes import Lane, Lanes, Run, single
 from velatura.server.engine.next_batch import Chooser, NextBatch
+from velatura.server.engine.promise import ALONE, Turn
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
 from velatura.server.engine.standing import Priority, current_standing
 from velatura.server.observability.model_metrics import ModelMetrics
 from velatura.server.observability.tracing import BatchTrace
-
-# A deadline is given up before it passes only where even most of the expected time is not left:
-# estimates are not that good.
-SURELY = 0.8
 
 
 @dataclass(eq=False, slots=True)
@@ -130,15 +127,15 @@ class Batcher:
         *,
         deadline: float | None = None,
         work_per_item: float = 1.0,
-        promised: bool = False,
+        turn: Turn = ALONE,
     ) -> Tensors:
         """Outputs for `inputs`: arrays [n, ...] of n >= 1 items, C-contiguous, unchanged by the
         caller until then.
 
-        `deadline` is on time.monotonic()'s clock. `promised` requests were admitted with the call
-        that they are a later stage of, and are not refused for their deadline again. Raises
-        QueueFull, DeadlineExceeded, Draining, InvalidTensor (a request larger than the queue) or
-        DeviceFailed. Cancelling drops what is not on the device yet.
+        `deadline` is on time.monotonic()'s clock. A later stage of a call (`turn`) was admitted
+        with the call, and is not refused for its deadline again. Raises QueueFull,
+        DeadlineExceeded, Draining, InvalidTensor (a request larger than the queue) or DeviceFailed.
+        Cancelling drops what is not on the device yet.
         """
         loop = asyncio.get_running_loop()
         now = time.monotonic()
@@ -151,7 +148,7 @@ class Batcher:
         )
         rows = self._chooser.rows(inputs)
         chunks = split(request, inputs, self._sequence, rows, work_per_item)
-        self._admit(request, chunks, now, promised)
+        self._admit(request, chunks, now, turn)
         self._watch.arrived(request)
         self._sequence += len(chunks)
         request.chunks = chunks
@@ -174,8 +171,7 @@ class Batcher:
 
     async def probe(self, inputs: Tensors) -> None:
         """Run `inputs` past the queue, as soon as a thread is free; raises DeviceFailed."""
-        run = self.lanes.narrow.run
-        loop = asyncio.get_running_loop()
+        loop, run = asyncio.get_running_loop(), self.lanes.narrow.run
         await loop.run_in_executor(self._pool, guarded_run, self.model, run, inputs)
 
     async def drain(self, timeout_s: float) -> None:
@@ -205,18 +201,18 @@ class Batcher:
 
     # Admission
 
-    def _admit(self, request: Request, chunks: Sequence[Chunk], now: float, promised: bool) -> None:
+    def _admit(self, request: Request, chunks: Sequence[Chunk], now: float, turn: Turn) -> None:
         try:
             if self._stopping:
                 raise Draining(self._stopping)
             self._admission.check_possible(request, chunks, now)
-            load = self.forecast.load(request, chunks, now)
-            if not promised:
+            load = self.forecast.load(request, chunks, now, turn.promised_cpu_s)
+            if not turn.later:
                 self._admission.check_deadline(request.deadline, load, now)
             while full := self._admission.no_room(request, chunks, load):
                 if not self._displace(request, full):
                     raise full
-                load = self.forecast.load(request, chunks, now)
+                load = self.forecast.load(request, chunks, now, turn.promised_cpu_s)
         except EngineError as error:
             self._metrics.refused(self._admission.reason_of(error))
             raise
@@ -249,10 +245,9 @@ class Batcher:
             return False
         elements = sum(batch.elements for batch in self._running)
         chosen = self._chooser.choose(now, bool(self._stopping), elements)
-        if chosen is None:
-            return False
-        self._start(chosen)
-        return True
+        if chosen is not None:
+            self._start(chosen)
+        return chosen is not None
 
     def cpu_seconds_queued(self) -> float:
         """See `Member.cpu_seconds_queued`."""
@@ -275,21 +270,19 @@ class Batcher:
         """Take out what has expired, and what surely will have by the end of its run: time spent
         on it would be missing for others.
         """
-        sure = self._limits.refuse_late and self._admission.fresh(now)
+        crowded = len(self._queue) > 1  # else nothing is lost by trying
         for chunk in list(self._queue):
             request = chunk.request
             if request.deadline is None or request.settled:
                 continue
             if request.expired(now):
                 self._expire(request)
-            elif sure and len(self._queue) > 1:
-                left, run = request.deadline - now, self.lanes.soonest(chunk.work, 1)
-                if SURELY * run > left:
-                    detail = f"{left:.3f} s are left for a run of {run:.3f} s"
-                    wait = self.forecast.drain_s(now)
-                    self._fail(
-                        request, self._admission.full(Refusal.DEADLINE, detail, wait), "late"
-                    )
+            elif crowded and (
+                full := self._admission.hopeless(
+                    request.deadline - now, self.lanes.soonest(chunk.work, 1), now
+                )
+            ):
+                self._fail(request, full, "late")
 
     def _start(self, chosen: NextBatch) -> None:
         now = time.monotonic()

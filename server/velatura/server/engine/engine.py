@@ -26,7 +26,7 @@ from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.health import ModelHealth
 from velatura.server.engine.loading import Loader, Opened
 from velatura.server.engine.options import EngineOptions
-from velatura.server.engine.promise import Expected, Promise, Stages, Turn, current_promise
+from velatura.server.engine.promise import ALONE, Expected, Promise, Stages, current_promise
 from velatura.server.engine.providers import ProviderPlan, load_onnxruntime, plan_providers
 from velatura.server.engine.sessions import OrtSession, SessionFactory, Tensors
 from velatura.server.engine.validation import check_finite, check_inputs
@@ -234,12 +234,12 @@ class LocalEngine:
         if deadline is not None and math.isinf(deadline):
             deadline = None
         promise = current_promise.get()
-        turn = promise.begun(entry.name) if promise else Turn()
+        turn = promise.begun(entry.name) if promise else ALONE
         return await self._loaded[entry.name].batcher.submit(
             arrays,
             deadline=turn.deadline(deadline, time.monotonic()),
             work_per_item=work,
-            promised=turn.later,
+            turn=turn,
         )
 
     def _scheduled(self, opened: Opened, backlog: Backlog) -> _Loaded:

@@ -40,9 +40,13 @@ class Forecast:
         ahead = self._gate.cpu_seconds_ahead(now, but=self._member)
         return (ahead + self.cpu_seconds(self._queue.work)) / self._parallel
 
-    def load(self, request: Request, chunks: Sequence[Chunk], now: float) -> Load:
-        """All that admission asks about `request`, not yet queued, that is split into `chunks`."""
-        others = self._gate.cpu_seconds_ahead(now, but=self._member)
+    def load(
+        self, request: Request, chunks: Sequence[Chunk], now: float, own_s: float = 0.0
+    ) -> Load:
+        """All that admission asks about `request`, not yet queued, that is split into `chunks`;
+        `own_s` CPU seconds of what is promised are its own call's.
+        """
+        others = max(0.0, self._gate.cpu_seconds_ahead(now, but=self._member) - own_s)
         work = sum(chunk.work for chunk in chunks)
         ahead = self._queue.work_ahead(request.flow, work)
         idle = not self._queue and not self._member.cpu_seconds_running(now)

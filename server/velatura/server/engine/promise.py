@@ -45,18 +45,18 @@ class Promise:
         found = (index for index, stage in enumerate(self._open) if model in stage)
         index = next(found, None)
         if index is None:
-            return Turn()
+            return ALONE
         later = index > self._reached >= 0
         self._reached = max(self._reached, index)
         passed = [*self._open[:index], {model: self._open[index].pop(model)}]
+        self._gate.promise(-self._cpu_s(passed))
         for stage in self._open[:index]:
             stage.clear()
-        self._gate.promise(-self._cpu_s(passed))
         ahead = sum(
             max((each.run_s for each in stage.values()), default=0.0)
             for stage in self._stages[index + 1 :]
         )
-        return Turn(later, ahead)
+        return Turn(later, ahead, self._cpu_s(self._open))
 
     def release(self) -> None:
         """The call has ended, however it did."""
@@ -70,12 +70,14 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A network's turn in a call: whether an earlier stage has already been run for it, and the
-    seconds that later ones will take.
+    """A network's turn in a call: whether an earlier stage has already been run for it, the seconds
+    that later ones will take, and the CPU seconds that are still promised for the call: those are
+    nothing that it has to wait for.
     """
 
     later: bool = False
     ahead_s: float = 0.0
+    promised_cpu_s: float = 0.0
 
     def deadline(self, deadline: float | None, now: float) -> float | None:
         """When this network has to be done, so that the call can be."""
@@ -83,5 +85,7 @@ class Turn:
             return deadline
         return deadline - min(self.ahead_s, MOST_FOR_LATER * max(0.0, deadline - now))
 
+
+ALONE = Turn()
 
 current_promise: ContextVar[Promise | None] = ContextVar("current_promise", default=None)

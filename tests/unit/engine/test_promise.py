@@ -1,0 +1,149 @@
+"""What a call will ask of later networks counts from its arrival, and is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from velatura.server.engine.bundle import Bundle
+from velatura.server.engine.engine import EngineOptions, LocalEngine
+from velatura.server.engine.errors import QueueFull
+from velatura.server.engine.gate import Gate
+from velatura.server.engine.promise import (
+    MOST_FOR_LATER,
+    Expected,
+    Promise,
+    Turn,
+    current_promise,
+)
+from velatura.server.engine.providers import Provider
+from velatura.server.observability.metrics import Metrics
+
+STAGES = [
+    {"encoder": Expected(0.02, 0.02), "segmenter": Expected(0.03, 0.03)},
+    {"synthesis": Expected(0.04, 0.05)},
+]
+
+
+def ahead(gate: Gate) -> float:
+    return gate.cpu_seconds_ahead(time.monotonic())
+
+
+def test_stages_are_used_up_one_by_one() -> None:
+    gate = Gate(2)
+    promise = Promise(gate, STAGES)
+    assert ahead(gate) == pytest.approx(0.10)
+    assert promise.begun("encoder") == Turn(False, 0.04, pytest.approx(0.08))
+    assert ahead(gate) == pytest.approx(0.08)
+    assert promise.begun("segmenter") == Turn(False, 0.04, pytest.approx(0.05))
+    assert promise.begun("synthesis") == Turn(True, 0)
+    assert ahead(gate) == pytest.approx(0.0, abs=1e-9)
+    assert promise.begun("synthesis") == Turn()  # more than was promised stands for itself
+    promise.release()
+    assert ahead(gate) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_skipped_stage_is_no_admission() -> None:
+    """The latents were known: the generator is the first that is asked, and may refuse."""
+    gate = Gate(2)
+    promise = Promise(gate, STAGES)
+    assert promise.begun("synthesis") == Turn(False, 0)
+    assert ahead(gate) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_call_that_ends_early_gives_everything_back() -> None:
+    gate = Gate(2)
+    promise = Promise(gate, STAGES)
+    promise.begun("encoder")
+    promise.release()
+    promise.release()
+    assert ahead(gate) == pytest.approx(0.0, abs=1e-9)
+    assert promise.begun("segmenter") == Turn()
+
+
+def test_later_stages_leave_time_for_this_one() -> None:
+    assert Turn(False, 0.2).deadline(10.0, 9.0) == pytest.approx(9.8)
+    assert Turn(False, 5.0).deadline(10.0, 9.0) == pytest.approx(10.0 - MOST_FOR_LATER)
+    assert Turn(False, 5.0).deadline(None, 9.0) is None
+    assert Turn().deadline(10.0, 9.0) == 10.0
+
+
+@pytest.fixture
+async def engine(bundle_root: Path) -> AsyncIterator[LocalEngine]:
+    options = EngineOptions(provider=Provider.CPU, instances=1, intra_threads=1)
+    engine = LocalEngine(Bundle.load(bundle_root), options, Metrics())
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+def slow(engine: LocalEngine, model: str, seconds: float) -> None:
+    """Let the scheduler believe that an item of `model` takes so long."""
+    for lane in engine.batcher(model).lanes:
+        lane.cost.a, lane.cost.b = seconds, 0.0
+
+
+def picture() -> dict[str, Any]:
+    return {"image": np.zeros((1, 3, 8, 8), np.float32)}
+
+
+def latents() -> dict[str, Any]:
+    return {"w_plus": np.zeros((1, 2, 4), np.float32)}
+
+
+async def test_no_first_stage_is_run_for_a_call_that_its_second_cannot_serve(
+    engine: LocalEngine,
+) -> None:
+    await engine.run("tiny-segmenter", picture())
+    slow(engine, "tiny-segmenter", 0.01)
+    slow(engine, "tiny-synthesis", 0.4)
+    deadline = time.monotonic() + 0.42
+    with engine.promise([[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]):
+        # Half of the time stays for the first; a second of the queue would not.
+        await engine.run("tiny-segmenter", picture(), deadline=deadline)
+    slow(engine, "tiny-segmenter", 0.25)
+    with (
+        engine.promise([[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]),
+        pytest.raises(QueueFull),
+    ):
+        await engine.run("tiny-segmenter", picture(), deadline=time.monotonic() + 0.42)
+    await engine.run("tiny-segmenter", picture(), deadline=time.monotonic() + 0.42)
+
+
+async def test_what_calls_in_their_first_stage_will_ask_counts_as_a_queue(
+    engine: LocalEngine,
+) -> None:
+    await engine.run("tiny-synthesis", latents())
+    slow(engine, "tiny-synthesis", 0.3)
+
+    def call() -> Any:
+        return engine.promise([[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]])
+
+    with call(), call(), call():
+        with pytest.raises(QueueFull) as caught:
+            await asyncio.create_task(_alone(engine, "tiny-synthesis", time.monotonic() + 0.6))
+        assert 0.1 < caught.value.retry_after_s < 1.0
+    slow(engine, "tiny-synthesis", 0.3)
+    await _alone(engine, "tiny-synthesis", time.monotonic() + 0.8)
+
+
+async def _alone(engine: LocalEngine, model: str, deadline: float) -> None:
+    """As a call without a promise of its own."""
+    current_promise.set(None)
+    await engine.run(model, latents(), deadline=deadline)
+
+
+async def test_the_second_stage_is_not_turned_away_again(engine: LocalEngine) -> None:
+    await engine.run("tiny-synthesis", latents())
+    deadline = time.monotonic() + 5.0
+    with engine.promise([[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]):
+        await engine.run("tiny-segmenter", picture(), deadline=deadline)
+        slow(engine, "tiny-synthesis", 60.0)
+        outputs = await engine.run("tiny-synthesis", latents(), deadline=deadline)
+    assert outputs["image"].shape == (1, 3, 8, 8)
