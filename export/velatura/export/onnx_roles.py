@@ -140,8 +140,8 @@ def _output_port(manifest: OnnxManifest, name: str, tensor: GraphTensor, note: T
 def _picture_port(manifest: OnnxManifest, at: str, tensor: GraphTensor, note: TensorNote) -> Port:
     """Of pictures [N, 3, H, W], H and W free for styles and one number for the others."""
     shape = _channels_first(at, tensor, note)
-    if len(shape) != 4 or shape[1] not in (3, -1):
-        turned = len(tensor.shape) == 4 and tensor.shape[3 if note.layout == "NCHW" else 1] == 3
+    turned = len(tensor.shape) == 4 and tensor.shape[3 if note.layout == "NCHW" else 1] == 3
+    if len(shape) != 4 or shape[1] not in (3, -1) or (shape[1] == -1 and turned):
         other = "NHWC" if note.layout == "NCHW" else "NCHW"
         advice = f'; set layout = "{other}"' if turned else ""
         raise ExportError(
