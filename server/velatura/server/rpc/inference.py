@@ -98,7 +98,8 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         names = wanted_outputs(request, entry)
         deadline = deadline_of(request)
         try:
-            if typed_elements(request) > READ_ON_THREAD_ELEMENTS:
+            raw = request.raw_input_contents
+            if not raw and typed_elements(request) > READ_ON_THREAD_ELEMENTS:
                 inputs = await backend.workers.run(read_inputs, request, entry)
             else:
                 inputs = read_inputs(request, entry)
