@@ -50,7 +50,8 @@ class Port:
         if self.sums_to_one:
             return rng.dirichlet(np.full(shape[1], 0.3), size=batch).astype(np.float32)
         if self.dtype == "uint8":
-            return self._pixels(rng, shape)
+            pixels: FloatArray = self._pixels(rng, shape)  # as the graph takes them
+            return pixels
         if self.high <= self.low:
             return rng.standard_normal(shape).astype(np.float32)
         if len(shape) != 4:

@@ -58,7 +58,7 @@ def verify(spec: NetworkSpec, path: Path) -> list[bundle_pb2.Verification]:
     for batch, size in _cases(spec.batch_sizes, spec.sizes):
         inputs = spec.sample(batch, size, seed=batch)
         actual = _run(spec, session, inputs, batch, size)
-        expected = spec.run_torch(inputs)
+        expected: Computed = spec.run_torch(inputs)
         done += _compare(spec, source, expected, actual, spec.tolerance, batch, size)
     for reference in spec.references:
         for batch, size in _cases(reference.batch_sizes, reference.sizes):

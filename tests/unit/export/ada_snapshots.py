@@ -136,13 +136,19 @@ class SynthesisBlock(Persistent):
 
 class SynthesisNetwork(Persistent):
     def __init__(
-        self, w_dim: int, resolution: int, channels: int, clamp: float | None, num_fp16_res: int
+        self,
+        w_dim: int,
+        resolution: int,
+        channels: int,
+        widest: int,
+        clamp: float | None,
+        num_fp16_res: int,
     ) -> None:
         super().__init__()
         self.w_dim, self.img_resolution, self.img_channels = w_dim, resolution, 3
         log2 = int(math.log2(resolution))
         self.block_resolutions = [2**i for i in range(2, log2 + 1)]
-        widths = {r: min(channels * resolution // r, channels * 4) for r in self.block_resolutions}
+        widths = {r: min(channels * resolution // r, widest) for r in self.block_resolutions}
         for r in self.block_resolutions:
             fp16 = r >= 2 ** (log2 + 1 - num_fp16_res)
             block = SynthesisBlock(widths.get(r // 2, 0), widths[r], w_dim, r, clamp, fp16)
@@ -159,6 +165,7 @@ class Generator(Persistent):
         w_dim: int = 8,
         resolution: int = 32,
         channels: int = 2,
+        widest: int = 0,
         num_layers: int = 2,
         clamp: float | None = None,
         num_fp16_res: int = 0,
@@ -168,9 +175,27 @@ class Generator(Persistent):
         self._init_kwargs = EasyDict(z_dim=z_dim, mapping_kwargs=EasyDict(num_layers=num_layers))
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = resolution, 3
-        self.synthesis = SynthesisNetwork(w_dim, resolution, channels, clamp, num_fp16_res)
+        self.synthesis = SynthesisNetwork(
+            w_dim, resolution, channels, widest or channels * 4, clamp, num_fp16_res
+        )
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, num_layers)
+
+
+def paper256(num_layers: int = 8, c_dim: int = 0) -> Generator:
+    """As the official configuration for 256 px: channel_base 16384, channel_max 512, fp16 in the
+    four highest resolutions with a clamp of 256."""
+    return build(
+        z_dim=512,
+        c_dim=c_dim,
+        w_dim=512,
+        resolution=256,
+        channels=64,
+        widest=512,
+        num_layers=num_layers,
+        clamp=256,
+        num_fp16_res=4,
+    )
 
 
 def build(seed: int = 0, **options: Any) -> Generator:

@@ -100,14 +100,14 @@ def _part(root: object, part: str) -> dict[object, object]:
     if not isinstance(state, dict):
         raise CheckpointError("the file has no state_dict; is it one of pSp, e4e or ReStyle?")
     prefix = f"{part}."
-    found = {
+    found: dict[object, object] = {
         str(name).removeprefix(prefix): value
         for name, value in state.items()
         if str(name).startswith(prefix)
     }
     if not found:
         raise CheckpointError(f"state_dict has no {prefix}* tensors")
-    return dict(found)
+    return found
 
 
 def _options(root: object) -> Mapping[str, object]:

@@ -110,7 +110,7 @@ class IterativeInversion(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         seen = self.view(image)  # [N, 3, H, 256]
         made = self.average_image.expand(image.shape[0], -1, -1, -1)
-        latents = self.average + self.encoder(torch.cat([seen, made], dim=1))
+        latents: Tensor = self.average + self.encoder(torch.cat([seen, made], dim=1))
         for _ in range(self.iterations - 1):
             made = shown(self.synthesis(latents), letterboxed=self.letterboxed)
             latents = latents + self.encoder(torch.cat([seen, made], dim=1))
