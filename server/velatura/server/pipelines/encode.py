@@ -88,7 +88,7 @@ async def before_and_after(
     memo, network = job.caches.images, generator.synthesis
     exact = _repeats_exactly(job, network)
     key, key_after = digest_of_array(w_plus), digest_of_array(edited)
-    before = job.kept(memo, network, (key,)) if exact else None
+    before = job.kept(memo, "generator", network, (key,)) if exact else None
     latents = np.stack([w_plus, edited]) if before is None else edited[None]  # [N, num_ws, w_dim]
 
     async def decoded() -> F32:

@@ -47,8 +47,8 @@ class Job:
 
     @property
     def models(self) -> list[ModelEntry]:
-        """Networks that took part, in the order in which their results came."""
-        return list(self._models.values())
+        """Networks that took part, by name: who came first may differ from call to call."""
+        return [self._models[name] for name in sorted(self._models)]
 
     @property
     def timings(self) -> dict[str, float]:
@@ -77,16 +77,19 @@ class Job:
 
         `key` holds everything besides the network that the result depends on.
         """
-        found = self.kept(memo, model, key)
+        found = self.kept(memo, stage, model, key)
         if found is None:
             found = await self.share(memo, stage, model, key, compute, keep=True)
         return found
 
-    def kept(self, memo: Memo[T], model: str, key: tuple[Hashable, ...]) -> T | None:
-        """What is kept of an earlier run of `model` (or of no network, where it is "")."""
+    def kept(self, memo: Memo[T], stage: str, model: str, key: tuple[Hashable, ...]) -> T | None:
+        """What is kept of an earlier run of `model` (or of no network, where it is ""): a `stage`
+        that took no time.
+        """
         found = memo.peek(self._key(model, key))
         if found is not None:
-            self.record.recalled(memo.name)
+            with self.record.stage(stage):
+                self.record.recalled(memo.name)
             self._took_part(model)
         return found
 

@@ -44,7 +44,7 @@ async def read_image(job: Job, backend: Backend, image: image_pb2.Image, field: 
         return dataclasses.replace(picture, digest=digest)
 
     memo = job.caches.pictures
-    picture = job.kept(memo, "", (digest,))
+    picture = job.kept(memo, "decode", "", (digest,))
     if picture is None:
         # What is wrong with an image is told with its field, so only one field's callers share it.
         picture = await job.share(memo, "decode", "", (digest,), decoded, variant=field, keep=True)
