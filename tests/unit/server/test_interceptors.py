@@ -16,6 +16,7 @@ import structlog
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from velatura.server.engine.standing import Priority, Standing, current_standing
 from velatura.server.observability.metrics import Metrics
 from velatura.server.rpc.auth import KeyRing
 from velatura.server.rpc.call import Call, current_call, slack_of
@@ -339,3 +340,21 @@ async def test_validation_comes_before_the_service() -> None:
             [each async for each in generator.Generate(generate_pb2.GenerateRequest())]
         assert raised.value.code() is Code.INVALID_ARGUMENT
         assert info_of(raised.value).metadata["field"] == "seeds"
+
+
+async def test_the_scheduler_learns_who_calls_and_how_urgently() -> None:
+    seen: list[Standing] = []
+
+    async def note() -> None:
+        seen.append(current_standing.get())
+
+    async with scene(note) as (made, catalog, _):
+        await catalog.ListStyles(LIST, metadata=(("velatura-priority", "high"),))
+        await catalog.ListStyles(LIST)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await catalog.ListStyles(LIST, metadata=(("velatura-priority", "first"),))
+        assert made.handled("INVALID_ARGUMENT") == 1
+    assert [each.priority for each in seen] == [Priority.HIGH, Priority.NORMAL]
+    assert {each.caller for each in seen} == {"127.0.0.1"}
+    assert raised.value.code() is Code.INVALID_ARGUMENT
+    assert info_of(raised.value).reason == "INVALID_FIELD"

@@ -79,6 +79,7 @@ async def test_encoder_and_segmenter_run_side_by_side(workers: Workers) -> None:
     assert done.change is not None
     assert done.change.max_difference_outside == 0
     assert 0.3 < done.change.region_share < 0.7
+    assert engine.promised == [[[("encoder", 1), ("segmenter", 1)], [("synthesis", 2)]]]
 
 
 async def test_a_box_needs_no_segmenter_and_a_token_no_encoder(workers: Workers) -> None:
@@ -87,6 +88,7 @@ async def test_a_box_needs_no_segmenter_and_a_token_no_encoder(workers: Workers)
     region = RegionSpec((BoxPart(0, 0, 5, 5),))
     await edit(job_on(engine, workers), order(latents=latents, region=region, segmenter=SEGMENTER))
     assert [name for name, _ in engine.runs] == ["synthesis"]
+    assert engine.promised == [[[], [("synthesis", 2)]]]
 
 
 async def test_a_bad_region_costs_no_network(workers: Workers) -> None:

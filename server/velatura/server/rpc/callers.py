@@ -24,7 +24,6 @@ def standing_of(metadata: Iterable[tuple[str, str | bytes]], peer: str, tenant: 
         raise InvalidRequest.of(
             f"metadata[{PRIORITY}]",
             f"expected one of {', '.join(_PRIORITIES)}, got {name[:40]!r}.",
-            "UNKNOWN_PRIORITY",
         )
     caller = tenant.hex() if tenant else host_of(peer)
     return Standing(caller, priority, time.monotonic())
