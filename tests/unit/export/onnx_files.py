@@ -72,9 +72,28 @@ def styled(image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
     return (np.tanh(mixed) + 1) / 2
 
 
-def write(folder: Path, network: onnx.ModelProto, manifest: str = NHWC_MANIFEST) -> Path:
-    """mosaic.onnx with mosaic.toml; the manifest's path."""
-    onnx.save(network, folder / "mosaic.onnx")
-    path = folder / "mosaic.toml"
+def tint_predictor() -> onnx.ModelProto:
+    """Picture → its mean colour, [N, 3]."""
+    mean = helper.make_node("ReduceMean", ["image"], ["style_code"], axes=[2, 3], keepdims=0)
+    return model([mean], [value("image", "n", 3, "h", "w")], [value("style_code", "n", 3)])
+
+
+def tint_transformer() -> onnx.ModelProto:
+    """Picture times colour."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["style_code", "places"], ["colour"]),
+        helper.make_node("Mul", ["image", "colour"], ["image_out"]),
+    ]
+    shape = ("n", 3, "h", "w")
+    inputs = [value("image", *shape), value("style_code", "n", 3)]
+    return model(nodes, inputs, [value("image_out", *shape)], {"places": np.array([2, 3])})
+
+
+def write(
+    folder: Path, network: onnx.ModelProto, manifest: str = NHWC_MANIFEST, name: str = "mosaic"
+) -> Path:
+    """NAME.onnx with NAME.toml; the manifest's path."""
+    onnx.save(network, folder / f"{name}.onnx")
+    path = folder / f"{name}.toml"
     path.write_text(manifest)
     return path

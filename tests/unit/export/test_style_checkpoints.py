@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -20,40 +19,16 @@ from velatura.export.errors import CheckpointError
 from velatura.export.networks.ghiasi import StylePredictor, StyleTransformer
 from velatura.v1 import bundle_pb2
 
-State = OrderedDict[str, Tensor]
+from .adain_files import DECODER, VGG, write
+
 PARITY = 1e-4
-# vgg_normalised.pth: number of each convolution, inputs, outputs (an eighth of the published).
-VGG = [
-    (0, 3, 3), (2, 3, 8), (5, 8, 8), (9, 8, 16), (12, 16, 16), (16, 16, 32), (19, 32, 32),
-    (22, 32, 32), (25, 32, 32), (29, 32, 64), (32, 64, 64), (35, 64, 64), (38, 64, 64),
-    (42, 64, 64), (45, 64, 64), (48, 64, 64), (51, 64, 64),
-]  # fmt: skip
-DECODER = [
-    (1, 64, 32), (5, 32, 32), (8, 32, 32), (11, 32, 32), (14, 32, 16), (18, 16, 16), (21, 16, 8),
-    (25, 8, 8), (28, 8, 3),
-]  # fmt: skip
 POOLED = {5, 12, 25}  # convolutions after which the encoder halves, rounding up
 DOUBLED = {1, 14, 21}  # and after which the decoder doubles
 
 
-def sequential(layers: list[tuple[int, int, int]]) -> State:
-    """The state dict of a Sequential with convolutions at these places."""
-    state: State = OrderedDict()
-    for place, inputs, outputs in layers:
-        kernel = 1 if place == 0 else 3
-        bound = (2 / (inputs * kernel**2)) ** 0.5
-        state[f"{place}.weight"] = torch.randn(outputs, inputs, kernel, kernel) * bound
-        state[f"{place}.bias"] = torch.randn(outputs) * 0.1
-    return state
-
-
 @pytest.fixture
 def adain(tmp_path: Path) -> tuple[Path, Path]:
-    torch.manual_seed(0)
-    paths = tmp_path / "vgg_normalised.pth", tmp_path / "decoder.pth"
-    for path, layers in zip(paths, (VGG, DECODER), strict=True):
-        torch.save(sequential(layers), path, _use_new_zipfile_serialization=False)
-    return paths
+    return write(tmp_path)
 
 
 def convolve(state: dict[str, Tensor], place: int, x: Tensor) -> Tensor:

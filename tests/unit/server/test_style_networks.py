@@ -55,6 +55,23 @@ def test_padding_reaches_the_next_extent_that_fits(extent: int, more: int) -> No
     assert padding(extent) == more
 
 
+@pytest.mark.parametrize("size", [(1, 1), (40, 70), (900, 60)])
+async def test_a_networks_own_multiple_is_kept(workers: Workers, size: tuple[int, int]) -> None:
+    def picky(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        assert inputs["image"].shape[2] % 28 == 0
+        assert inputs["image"].shape[3] % 28 == 0
+        return {"image_out": inputs["image"]}
+
+    model = entry("style")
+    model.inputs[0].multiple_of = 14
+    image = np.full((*size, 3), 90, np.uint8)
+    painted, tiles = await paint_whole(
+        job_on(FakeEngine({"style": picky}), workers), model, image, {}
+    )
+    assert np.array_equal(painted, image)
+    assert tiles == (2 if size[0] > style_networks.TILE else 1)
+
+
 async def test_tiles_join_to_the_image_and_conditions_go_to_each(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ image scaled down.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from velatura.v1.bundle_pb2 import ModelEntry
 TILE = 768
 OVERLAP = 128
 SMALLEST = 16
-STRIDE = 4  # both networks halve twice and double twice
+STRIDE = 4  # the embedded networks halve twice and double twice; others say what they need
 TILES_AT_ONCE = 4
 TONE_CELL = 96  # pixels of the image to a cell of the tone grid
 
@@ -42,11 +43,12 @@ async def paint_whole(
     `conditions` are the network's inputs besides the image, for one item: [1, …].
     """
     height, width = rgb.shape[:2]
+    stride = stride_of(model)
     if max(height, width) <= TILE:
         (painted,) = await _run(job, model, [rgb], conditions)
         return painted, 1
     small = await job.compute("prepare", _scaled_down, rgb)
-    tiles = plan(height, width, TILE, OVERLAP, STRIDE)
+    tiles = plan(height, width, TILE // stride * stride, OVERLAP, stride)
     groups = [tiles[i : i + TILES_AT_ONCE] for i in range(0, len(tiles), TILES_AT_ONCE)]
     (overview,) = await _run(job, model, [small], conditions)
     pieces: list[U8] = []
@@ -58,6 +60,12 @@ async def paint_whole(
     return await job.compute("join", _join, tiles, pieces, overview, height, width), len(tiles)
 
 
+def stride_of(model: ModelEntry) -> int:
+    """What heights and widths of its pictures must be multiples of."""
+    stated = next((spec.multiple_of for spec in model.inputs if spec.name == "image"), 1)
+    return math.lcm(STRIDE, max(1, stated))
+
+
 def _cut(rgb: U8, tiles: Sequence[Tile]) -> list[U8]:
     return [tile.cut(rgb) for tile in tiles]
 
@@ -67,16 +75,16 @@ async def _run(
 ) -> list[U8]:
     """Images of one size through the network in one call."""
     height, width = images[0].shape[:2]
-    batch = await job.compute("prepare", _to_network, images)  # [N, 3, H', W']
+    batch = await job.compute("prepare", _to_network, images, stride_of(model))  # [N, 3, H', W']
     repeated = {name: np.repeat(value, len(images), axis=0) for name, value in conditions.items()}
     outputs = await job.infer("style", model.name, {"image": batch, **repeated})
     return await job.compute("finish", _from_network, outputs["image_out"], height, width)
 
 
-def _to_network(images: Sequence[U8]) -> F32:
+def _to_network(images: Sequence[U8], stride: int) -> F32:
     """Images uint8 [H, W, 3] as float32 [N, 3, H', W'] in [0, 1], padded by reflection."""
     height, width = images[0].shape[:2]
-    below, right = padding(height), padding(width)
+    below, right = padding(height, stride), padding(width, stride)
     padded = images
     if below or right:
         # BORDER_REFLECT repeats the border itself, so a single row or column will do.
@@ -87,9 +95,9 @@ def _to_network(images: Sequence[U8]) -> F32:
     return np.concatenate([to_planes(image, 0.0, 1.0) for image in padded])
 
 
-def padding(extent: int) -> int:
+def padding(extent: int, stride: int = STRIDE) -> int:
     """Pixels to add, so that the networks take the extent and give the same one back."""
-    return max(SMALLEST, -(-extent // STRIDE) * STRIDE) - extent
+    return -(-max(SMALLEST, extent) // stride) * stride - extent
 
 
 def _from_network(batch: F32, height: int, width: int) -> list[U8]:

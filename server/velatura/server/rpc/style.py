@@ -132,16 +132,33 @@ def picture_groups(
     """The uploaded styles with the networks for them, one group or none."""
     if not pictures:
         return []
-    predictor = first_of(bundle, Role.ROLE_STYLE_PREDICTOR)
     transformer = first_of(bundle, Role.ROLE_STYLE_TRANSFORMER)
     if model:
         transformer = bundle.model(model)
+    predictor = predictor_for(bundle, transformer)
     if predictor is None or transformer is None:
         raise Unsupported(
             "styles", "the server's bundle has no networks for style pictures.", "Use presets."
         )
     images = [picture for picture, _ in pictures]
     return [PictureGroup(predictor, transformer, images, [weight for _, weight in pictures])]
+
+
+def predictor_for(bundle: Bundle, transformer: ModelEntry | None) -> ModelEntry | None:
+    """The first predictor whose code is as long as the one that the transformer takes: a bundle may
+    hold several pairs."""
+    if transformer is None:
+        return None
+    wanted = next(list(spec.shape) for spec in transformer.inputs if spec.name == "style_code")
+    return next(
+        (
+            entry
+            for entry in bundle.models_of(Role.ROLE_STYLE_PREDICTOR)
+            for spec in entry.outputs
+            if spec.name == "style_code" and list(spec.shape) == wanted
+        ),
+        None,
+    )
 
 
 def first_of(bundle: Bundle, role: Role) -> ModelEntry | None:
