@@ -250,7 +250,7 @@ class AsyncClient:
 
         Args:
             seeds: One or several; the same seed, psi and model give the same image.
-            truncation_psi: 1 for full variety, 0 for the average; 0.7 if None.
+            truncation_psi: 1 for full variety, 0 for typical samples; 0.7 if None.
             edits: Applied to every sample.
             mix_seed: Seed of a second latent that gives its layers `mix_layers` (start, end).
             mix_layers: 0..4 is coarse (shape), 4..8 middle, 8.. fine (colour).

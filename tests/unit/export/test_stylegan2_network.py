@@ -10,6 +10,7 @@ from torch import Tensor
 from velatura.export.networks.stylegan2 import (
     Generator,
     GeneratorConfig,
+    MappingNetwork,
     modulated_conv2d,
 )
 from velatura.export.networks.upsampling import UpsamplingForm, filter_kernel, upsample_convolve
@@ -51,6 +52,21 @@ def _paper(x: Tensor, weight: Tensor, style: Tensor, up_taps: tuple[int, ...] | 
     if up_taps is None:
         return F.conv2d(x, demodulated, padding=1)
     return upsample_convolve(x, demodulated, up_taps)
+
+
+def test_psi_pulls_each_sample_towards_the_nearest_of_several_centres() -> None:
+    torch.manual_seed(0)
+    mapping = MappingNetwork(
+        GeneratorConfig(8, z_dim=8, w_dim=8, mapping_layers=2, truncation_centres=5)
+    )
+    mapping.w_centres.normal_()
+    z, psi = torch.randn(7, 8), torch.linspace(0, 1, 7)
+    with torch.inference_mode():
+        w, pulled = mapping(z, torch.ones(7)), mapping(z, psi)
+    for i in range(7):
+        centre = min(mapping.w_centres, key=lambda c: float((c - w[i]).norm()))
+        torch.testing.assert_close(pulled[i], centre + psi[i] * (w[i] - centre))
+    assert len(torch.unique(mapping(z, torch.zeros(7)), dim=0)) > 1
 
 
 def test_psi_pulls_each_sample_towards_the_average_by_its_own_amount(

@@ -30,7 +30,7 @@ def generate(
         list[str], typer.Option(metavar="N|N,N|N..M", help="Seeds; 1..8 is eight of them.")
     ],
     psi: Annotated[
-        float, typer.Option(min=0, max=2, help="Truncation: 0 average, 1 full variety.")
+        float, typer.Option(min=0, max=2, help="Truncation: 0 typical, 1 full variety.")
     ] = 0.7,
     edit: opt.Edits = [],  # noqa: B006  typer copies defaults
     offset: opt.Offsets = [],  # noqa: B006

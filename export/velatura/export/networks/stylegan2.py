@@ -44,6 +44,8 @@ class GeneratorConfig:
     rgb_filter: Sequence[int] = (1, 3, 3, 1)
     # Classes of a conditional generator; 0 where there are none.
     classes: int = 0
+    # Points of W that truncation pulls towards, each w to its nearest; 0: all to the average.
+    truncation_centres: int = 0
     # Layers' outputs and RGB are cut to ±conv_clamp, as in networks trained in float16; 0: not.
     conv_clamp: float = 0.0
     # Resolutions that were trained in float16, and so can be run in it. Nothing here depends on it.
@@ -91,10 +93,14 @@ class FullyConnected(nn.Module):
 class MappingNetwork(nn.Module):
     """z [N, z_dim] → w [N, w_dim], pulled towards the average by `truncation_psi` [N].
 
-    A class-conditional network also takes `class_weights` [N, classes]: one-hot rows, or a mixture.
+    With `truncation_centres` it is pulled towards the nearest of them instead: images of many kinds
+    have no one average that looks like any of them (multi-modal truncation, Mokady et al. 2022,
+    arXiv:2202.12211). A class-conditional network also takes `class_weights` [N, classes]: one-hot
+    rows, or a mixture.
     """
 
     w_avg: Tensor
+    w_centres: Tensor
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -110,6 +116,9 @@ class MappingNetwork(nn.Module):
             inputs, outputs = entry if first else hidden, config.w_dim if last else hidden
             setattr(self, f"fc{i}", FullyConnected(inputs, outputs, lr_multiplier=0.01))
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
+        self.centres = config.truncation_centres
+        if self.centres:
+            self.register_buffer("w_centres", torch.zeros(self.centres, config.w_dim))
 
     def forward(
         self, z: Tensor, truncation_psi: Tensor, class_weights: Tensor | None = None
@@ -121,7 +130,14 @@ class MappingNetwork(nn.Module):
             x = torch.cat([x, _normalised(self.embed(class_weights))], dim=1)  # [N, z_dim + w_dim]
         for i in range(self.num_layers):
             x = _leaky(getattr(self, f"fc{i}")(x))  # [N, w_dim]
-        return self.w_avg + truncation_psi[:, None] * (x - self.w_avg)
+        centre = self._nearest_centre(x) if self.centres else self.w_avg
+        return centre + truncation_psi[:, None] * (x - centre)
+
+    def _nearest_centre(self, w: Tensor) -> Tensor:
+        """Of each w [N, w_dim]: [N, w_dim]."""
+        # Squared distances less |w|², which is the same for all centres.
+        distance = self.w_centres.square().sum(dim=1) - 2 * w @ self.w_centres.t()  # [N, centres]
+        return self.w_centres[distance.argmin(dim=1)]
 
 
 def modulated_conv2d(

@@ -6,6 +6,9 @@ neighbouring z for neighbouring avatars. Gradient descent finds such steps slowl
 soft, which shows as two mouths in one face. The first layer is therefore set: a pair of units at
 each cut, and random directions for the background. The second is then a linear least-squares
 problem, and the third undoes the leaky ReLU behind it.
+
+Truncation pulls towards the nearest of many centres, found by k-means: the average avatar has a
+little of every option, and pulling towards it alone would take the variety out of colours first.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from sklearn.cluster import KMeans
 from torch import Tensor
 
 from velatura.export.networks.stylegan2 import FullyConnected, GeneratorConfig, MappingNetwork
@@ -32,6 +36,9 @@ _BACKGROUND = slice(len(OPTIONS), len(OPTIONS) + 6)  # its dimensions of z
 # How steep the steps are: from one option to the next within a hundredth of a deviation.
 _SLOPE = 100.0
 _RIDGE = 1e-6
+# Truncation's; more follow the samples ever closer, and fewer make them alike.
+_CENTRES = 1024
+_CLUSTERING_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,9 @@ class MappingSettings:
     seed: int = 3
 
 
-def mapping_config() -> GeneratorConfig:
+def mapping_config(centres: int = _CENTRES) -> GeneratorConfig:
     """The avatar generator's configuration; its mapping is wide rather than deep."""
-    return GeneratorConfig(mapping_layers=3, mapping_width=512)
+    return GeneratorConfig(mapping_layers=3, mapping_width=512, truncation_centres=centres)
 
 
 def labels_of_z(z: Tensor) -> Tensor:
@@ -94,6 +101,7 @@ def fit_mapping(settings: MappingSettings, out: Path) -> float:
     # leaky(-2.5 leaky(-w)) = w, with slope 0.2 and gain √2.
     _set_layer(network, "fc2", -2.5 * torch.eye(config.w_dim), torch.zeros(config.w_dim))
     network.w_avg.copy_(w.mean(dim=0))
+    network.w_centres.copy_(_centres(network(z, torch.ones(len(z))), network.centres, settings))
     out.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), out / MAPPING_FILE)
     return _accuracy(network, labels, torch.randn(8192, config.z_dim, generator=rng))
@@ -148,6 +156,14 @@ def _least_squares(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     gram.diagonal().add_(_RIDGE)
     weight = torch.linalg.solve(gram, x.t() @ y / len(x)).t()  # [out, in]
     return weight.float(), (y_mean - weight @ x_mean).float()
+
+
+def _centres(w: Tensor, count: int, settings: MappingSettings) -> Tensor:
+    """Cluster centres [count, w_dim] of w [M, w_dim]."""
+    clusters = KMeans(count, n_init=1, max_iter=_CLUSTERING_STEPS, random_state=settings.seed).fit(
+        w.numpy()
+    )
+    return torch.from_numpy(clusters.cluster_centers_)
 
 
 def _accuracy(network: MappingNetwork, labels: LabelMapping, z: Tensor) -> float:
