@@ -325,3 +325,12 @@ async def test_padding_fills_up_to_allowed_sizes_and_is_cut_off_again() -> None:
     name = "velatura_batch_padding_items_total"
     assert metrics.registry.get_sample_value(name, labels) == 2
     await batcher.close()
+
+
+async def test_who_waits_for_full_batches_gets_them_whole(pair: Any) -> None:
+    p = pair(max_queue_delay_s=30.0, max_batch_size=8)
+    p.narrow.let_go(9)
+    p.wide.let_go(9)
+    await asyncio.gather(*(p.submit(float(n)) for n in range(8)))
+    assert sorted([*p.wide.sizes, *p.narrow.sizes]) == [8]
+    assert p.value("velatura_batch_closed_total", reason="full") == 1

@@ -105,8 +105,10 @@ class Chooser:
 
     def _filled(self, head: Chunk, reason: Closed, lane: Lane, rows: int, now: float) -> NextBatch:
         """The batch that `head` leads in `lane`, as large as it should be."""
-        economical = self.economical(lane, head.inputs, head.work / head.items)
-        share = math.ceil(self._queue.waiting_in(head.bucket) / self._places(lane))
+        economical = share = rows
+        if self._limits.max_queue_delay_s <= 0.0:  # else full batches are what was waited for
+            economical = self.economical(lane, head.inputs, head.work / head.items)
+            share = math.ceil(self._queue.waiting_in(head.bucket) / self._places(lane))
         tight = False
 
         def in_time(picked: Sequence[Chunk], chunk: Chunk) -> bool:
