@@ -85,7 +85,8 @@ def export_network(
     """Write NAME.onnx and its card into `folder` and return its entry of the manifest."""
     path = folder / f"{spec.name}.onnx"
     if isinstance(spec, OnnxNetwork):
-        progress(spec.name, "checking")
+        for step in ("reading", "wrapping", "checking"):  # the first two are done by now
+            progress(spec.name, step)
         verifications, parameters, flops = spec.write(path), spec.parameters, 0
     else:
         verifications = _traced(spec, path, progress)

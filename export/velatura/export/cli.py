@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from velatura.export.errors import ExportError
-from velatura.export.formats import Format, Precision
+from velatura.export.formats import Format, Layout, Precision
 from velatura.export.graph_command import graph
+from velatura.export.triton_command import triton
 from velatura.v1 import bundle_pb2
 
 if TYPE_CHECKING:
@@ -90,6 +92,9 @@ def bundle(
     styles: Annotated[
         bool, typer.Option("--styles", help="Add the style networks to networks of your own.")
     ] = False,
+    layout: Annotated[
+        Layout, typer.Option(help="For velatura-server, or a repository of NVIDIA's Triton.")
+    ] = Layout.BUNDLE,
     license: Annotated[str, typer.Option(help="Licence of your weights, for the cards.")] = "",
     data: Annotated[str, typer.Option(help="What they were trained on, for the cards.")] = "",
     precision: Annotated[
@@ -112,6 +117,7 @@ def bundle(
     from velatura.export.contents import avatar_contents, own_contents
     from velatura.export.extra_networks import ExtraFiles
     from velatura.export.own_bundle import OwnFiles, bundle_name
+    from velatura.export.triton_layout import require_replaceable, write_triton
 
     console = Console()
     own = {
@@ -163,14 +169,17 @@ def bundle(
             )
         if precision is Precision.FLOAT16:
             contents = _in_float16(console, contents, latents)
-        with _progress(console) as bar:
+        if layout is Layout.TRITON:
+            require_replaceable(target)
+        with _progress(console) as bar, tempfile.TemporaryDirectory() as scratch:
+            folder = target if layout is Layout.BUNDLE else Path(scratch) / "bundle"
             task = bar.add_task("loading", total=len(contents.specs) * len(_STEPS))
 
             def advance(network: str, step: str) -> None:
                 bar.update(task, advance=1, description=f"{network}: {step}")
 
             manifest = write_bundle(
-                target,
+                folder,
                 name=called,
                 specs=contents.specs,
                 generators=contents.generators,
@@ -179,11 +188,14 @@ def bundle(
                 size_limit=contents.size_limit,
                 progress=advance,
             )
+            if layout is Layout.TRITON:
+                write_triton(folder, target)
+            table = _table(folder, manifest)
     except ModuleNotFoundError as error:
         _fail(console, f"{error}; install velatura-export[style] for the style networks")
     except ExportError as error:
         _fail(console, str(error))
-    console.print(_table(target, manifest))
+    console.print(table)
 
 
 def _refuse_without_generator(options: Mapping[str, object]) -> None:
@@ -238,6 +250,7 @@ def convert(
 
 
 app.command()(graph)
+app.command()(triton)
 
 
 @app.command()

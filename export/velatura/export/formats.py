@@ -33,3 +33,10 @@ class Noise(StrEnum):
 
     CONSTANT = "constant"
     INPUT = "input"
+
+
+class Layout(StrEnum):
+    """Whose folder a bundle is written as."""
+
+    BUNDLE = "bundle"
+    TRITON = "triton"
