@@ -181,8 +181,9 @@ QUEUE = Row(
         ),
         Panel(
             "What left the queue without a run?",
-            "Items of callers that hung up or whose deadline passed while they waited. Much of it: "
-            "deadlines are too short for this load.",
+            "Items of callers that hung up or whose deadline passed while they waited, could not be "
+            "met any more (late), or who had most of a full queue (displaced). Much of it: deadlines "
+            "are too short for this load.",
             "short",
             (
                 Query(
@@ -215,11 +216,13 @@ BATCHES = Row(
             "short",
             (Query(mean("velatura_batch_size", MODEL, by="model") + " > 0", EACH),),
             least=1,
+            width=6,
         ),
         Panel(
             "What closes batches?",
             "device_free: an idle device took what was there. full: the limit, which is the best "
-            "use. shape: others wait with other shapes. retry: a batch failed, item by item again.",
+            "use. cost: more items would not have been cheaper. shape: others wait with other shapes. "
+            "retry: a batch failed, item by item again.",
             "short",
             (
                 Query(
@@ -230,11 +233,25 @@ BATCHES = Row(
             colours={
                 "device_free": GREEN,
                 "full": BLUE,
+                "cost": BLUE,
                 "delay": YELLOW,
                 "deadline": ORANGE,
                 "shape": PURPLE,
                 "retry": RED,
             },
+            width=6,
+        ),
+        Panel(
+            "Which lanes run?",
+            "Batches. wide: all CPUs for a caller alone. narrow: one a CPU, for many callers. Much "
+            "padding: --pad-batches has too few sizes.",
+            "short",
+            (
+                Query(rate("velatura_lane_runs_total", MODEL, by="lane") + " > 0", "{{lane}}"),
+                Query(rate("velatura_batch_padding_items_total", MODEL) + " > 0", "padding items"),
+            ),
+            kind=Kind.STACK,
+            width=6,
         ),
         Panel(
             "How much of a batch's time is for its items?",
@@ -243,6 +260,7 @@ BATCHES = Row(
             "percentunit",
             (Query(efficiency(), EACH),),
             most=1.0,
+            width=6,
         ),
     ),
 )

@@ -107,9 +107,10 @@ class Lanes:
 
     def soonest(self, work: float, runs: int) -> float:
         """Seconds that a request of `work` in `runs` batches takes on an idle machine."""
-        return min(
-            lane.cost.estimate(work, runs) / min(lane.places, max(1, runs)) for lane in self._lanes
-        )
+        seconds = math.inf
+        for lane in self._lanes:  # asked for every chunk that waits, at every run
+            seconds = min(seconds, lane.cost.estimate(work, runs) / min(lane.places, max(1, runs)))
+        return seconds
 
     def cpu_seconds(self, work: float, runs: float) -> float:
         """CPU seconds that `work` in `runs` batches takes under load; where lanes take no CPUs,

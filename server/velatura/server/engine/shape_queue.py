@@ -10,6 +10,7 @@ import asyncio
 import bisect
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -144,6 +145,7 @@ class ShapeQueue:
     def __init__(self) -> None:
         self._waiting: dict[int, Chunk] = {}
         self._buckets: dict[Hashable, tuple[list[Chunk], ...]] = {}  # lists by priority, by order
+        self._bucket_items: Counter[Hashable] = Counter()
         self._flows: dict[Flow, _Share] = {}
         self._virtual = 0.0
         self._batches_since_aged = 0
@@ -178,6 +180,7 @@ class ShapeQueue:
         self._waiting[chunk.sequence] = chunk
         levels = self._buckets.setdefault(chunk.bucket, ([], [], []))
         bisect.insort(levels[flow[0]], chunk, key=_order)
+        self._bucket_items[chunk.bucket] += chunk.items
         self.items += chunk.items
         self.nbytes += chunk.nbytes
         self.pixels += chunk.pixels
@@ -191,8 +194,9 @@ class ShapeQueue:
         levels = self._buckets[chunk.bucket]
         level = levels[flow[0]]
         del level[bisect.bisect_left(level, chunk.order, key=_order)]
+        self._bucket_items[chunk.bucket] -= chunk.items
         if not any(levels):
-            del self._buckets[chunk.bucket]
+            del self._buckets[chunk.bucket], self._bucket_items[chunk.bucket]
         share = self._flows[flow]
         share.chunks -= 1
         share.items -= chunk.items
@@ -279,11 +283,11 @@ class ShapeQueue:
 
     def waiting_in(self, bucket: Hashable) -> int:
         """Items of one bucket."""
-        return sum(chunk.items for level in self._buckets.get(bucket, ()) for chunk in level)
+        return self._bucket_items[bucket]
 
     def batches(self, max_items: int) -> int:
         """How many runs the queue is at least worth."""
-        return sum(math.ceil(self.waiting_in(bucket) / max_items) for bucket in self._buckets)
+        return sum(math.ceil(items / max_items) for items in self._bucket_items.values())
 
     def work_ahead(self, flow: Flow, work: float) -> float:
         """Work that goes to the device before the last of `work` units of one more request."""
