@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from velatura.export.errors import CheckpointError
 from velatura.v1 import bundle_pb2
@@ -56,7 +56,7 @@ class OnnxManifest:
 
     path: Path
     name: str
-    role: int
+    role: bundle_pb2.Role
     file: Path
     license: str
     description: str = ""
@@ -87,9 +87,9 @@ def read_onnx_manifest(path: Path) -> OnnxManifest:
         raise CheckpointError(f"--network {path}: {error}") from None
 
 
-def role_name(role: int) -> str:
+def role_name(role: bundle_pb2.Role) -> str:
     """As manifests and cards write it, such as "fixed_style"."""
-    return bundle_pb2.Role.Name(role).removeprefix("ROLE_").lower()  # type: ignore[arg-type]
+    return bundle_pb2.Role.Name(role).removeprefix("ROLE_").lower()
 
 
 def _manifest(path: Path, values: Mapping[str, Any]) -> OnnxManifest:
@@ -123,9 +123,9 @@ def _manifest(path: Path, values: Mapping[str, Any]) -> OnnxManifest:
     )
 
 
-def _role(text: str) -> int:
+def _role(text: str) -> bundle_pb2.Role:
     name = text.lower().replace("-", "_")
-    known = [role_name(role) for role in bundle_pb2.Role.values()]
+    known = [each.removeprefix("ROLE_").lower() for each in bundle_pb2.Role.keys()]  # noqa: SIM118 - no dictionary
     if name in _NOT_ALONE:
         raise CheckpointError(
             f"role: {text!r} is part of a generator and cannot come alone; export generators from "
@@ -133,7 +133,7 @@ def _role(text: str) -> int:
         )
     if name not in known:
         raise CheckpointError(f"role: {text!r}; known are {', '.join(known)}")
-    return bundle_pb2.Role.Value(f"ROLE_{name.upper()}")
+    return cast("bundle_pb2.Role", bundle_pb2.Role.Value(f"ROLE_{name.upper()}"))
 
 
 def _labels(values: object) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
@@ -101,7 +103,7 @@ class _Chain:
         self._nodes = nodes
         self._constants = constants
 
-    def add(self, operator: str, *constants: FloatArray, **attributes: object) -> None:
+    def add(self, operator: str, *constants: npt.NDArray[Any], **attributes: Any) -> None:
         place = len(self._nodes)
         names = [f"{self._scope}/{place}/{i}" for i in range(len(constants))]
         self._constants += map(numpy_helper.from_array, constants, names)
@@ -118,7 +120,7 @@ class _Chain:
 def _to_theirs(chain: _Chain, adapter: Adapter) -> None:
     if adapter.picture:
         if adapter.note.bgr:
-            chain.add("Gather", np.array([2, 1, 0]), axis=1)  # type: ignore[arg-type]
+            chain.add("Gather", np.array([2, 1, 0]), axis=1)
         scale, shift = adapter.scale_and_shift()
         if np.any(scale != 1):
             chain.add("Mul", scale)
@@ -146,7 +148,7 @@ def _to_ours(chain: _Chain, adapter: Adapter) -> None:
     if np.any(scale != 1):
         chain.add("Div", scale)
     if adapter.note.bgr:
-        chain.add("Gather", np.array([2, 1, 0]), axis=1)  # type: ignore[arg-type]
+        chain.add("Gather", np.array([2, 1, 0]), axis=1)
     # A network may overshoot a little; the role promises its range.
     chain.add("Max", np.array(adapter.port.low, np.float32))
     chain.add("Min", np.array(adapter.port.high, np.float32))
@@ -159,7 +161,7 @@ def _value(port: Port) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(port.name, TensorProto.FLOAT, shape)
 
 
-def feed(adapter: Adapter, value: FloatArray) -> np.ndarray:  # type: ignore[type-arg]
+def feed(adapter: Adapter, value: FloatArray) -> npt.NDArray[Any]:
     """The same by numpy, for one item or several: what the file as it is takes for `value`."""
     if adapter.picture:
         scale, shift = adapter.scale_and_shift()
@@ -171,7 +173,7 @@ def feed(adapter: Adapter, value: FloatArray) -> np.ndarray:  # type: ignore[typ
     return cast.transpose(_LAST_CHANNELS) if adapter.note.layout == "NHWC" else cast
 
 
-def result(adapter: Adapter, value: np.ndarray) -> FloatArray:  # type: ignore[type-arg]
+def result(adapter: Adapter, value: npt.NDArray[Any]) -> FloatArray:
     """The role's tensor for what the file as it is gives."""
     first = value.transpose(_FIRST_CHANNELS) if adapter.note.layout == "NHWC" else value
     floats = first.astype(np.float32)
@@ -180,4 +182,5 @@ def result(adapter: Adapter, value: np.ndarray) -> FloatArray:  # type: ignore[t
     scale, shift = adapter.scale_and_shift()
     back = (floats - shift) / scale
     turned = back[:, ::-1] if adapter.note.bgr else back
-    return np.clip(turned, adapter.port.low, adapter.port.high)
+    clipped: FloatArray = np.clip(turned, adapter.port.low, adapter.port.high)
+    return clipped

@@ -67,7 +67,7 @@ class OnnxNetwork:
 
     @property
     def role(self) -> bundle_pb2.Role:
-        return bundle_pb2.Role.ValueType(self.manifest.role)
+        return self.manifest.role
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -225,7 +225,7 @@ def _labels(
     }
     if manifest.role not in counted:
         return manifest.labels
-    count = shapes[counted[bundle_pb2.Role.ValueType(manifest.role)]][1]
+    count = shapes[counted[manifest.role]][1]
     if manifest.labels and len(manifest.labels) != count:
         raise ExportError(f"labels: {len(manifest.labels)} names for {count} classes or presets")
     preset = f"{manifest.name}-" if manifest.role == bundle_pb2.ROLE_PRESET_STYLE else ""

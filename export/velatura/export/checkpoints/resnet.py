@@ -36,7 +36,7 @@ def resnet_of(state: Mapping[str, Tensor]) -> ResNetFeatures:
             groups=groups if deep else 1,
             width_per_group=first.shape[0] // groups if deep else 64,
         )
-    network.fc = nn.Identity()  # type: ignore[assignment]  # the classifier is left out
+    network.fc = nn.Identity()  # the classifier is left out
     kept = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     fill(network, kept, "torchvision's ResNet")
     return ResNetFeatures(network).eval()

@@ -75,7 +75,8 @@ class _Block(nn.Module):
         h = self.conv_2(F.relu(self.bn_2(h, condition)))
         h = self.conv_3(F.relu(self.bn_3(h, condition)))  # [N, outputs, 2H, 2W]
         skip = x[:, : self.shape.outputs]
-        return h + (repeated(skip) if self.shape.up else skip)
+        out: Tensor = h + (repeated(skip) if self.shape.up else skip)
+        return out
 
 
 class _Generator(nn.Module):

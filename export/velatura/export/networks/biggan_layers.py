@@ -32,7 +32,8 @@ class StandingNorm(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale = torch.rsqrt(self.stored_var + self.eps) * (1 + self.gain(condition))  # [N, C]
         shift = self.bias(condition) - self.stored_mean * scale  # [N, C]
-        return x * scale[:, :, None, None] + shift[:, :, None, None]
+        out: Tensor = x * scale[:, :, None, None] + shift[:, :, None, None]
+        return out
 
 
 class PlainStandingNorm(nn.Module):

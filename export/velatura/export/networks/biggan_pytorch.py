@@ -56,7 +56,8 @@ class _UpBlock(nn.Module):
         h = doubled(self.conv1, F.relu(self.bn1(x, condition)))  # [N, out, 2H, 2W]
         h = self.conv2(F.relu(self.bn2(h, condition)))
         # A 1×1 convolution and the repetition commute; convolving first is a quarter of the work.
-        return h + repeated(self.conv_sc(x))
+        out: Tensor = h + repeated(self.conv_sc(x))
+        return out
 
 
 class BigGan(nn.Module):
@@ -88,7 +89,7 @@ class BigGan(nn.Module):
         classes = class_weights
         if config.embedding_dim:
             classes = class_weights @ self.shared.weight  # [N, embedding_dim]
-        chunks = z.split(config.chunk_dim, dim=1) if config.chunk_dim else (z,)
+        chunks = torch.split(z, config.chunk_dim, dim=1) if config.chunk_dim else (z,)
         x = self.linear(chunks[0]).unflatten(1, (-1, config.bottom, config.bottom))
         for index, parts in enumerate(self.blocks):
             condition = classes
