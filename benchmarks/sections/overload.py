@@ -30,33 +30,37 @@ DEADLINE_S = 0.5
 FACTOR = 2.0
 BUSY = 32
 # A deadline that the server's refusals cannot rest on: it is longer than any queue, and the caller
-# hangs up after DEADLINE_S all the same. So the server works as one without admission would.
+# hangs up after DEADLINE_S all the same.
 HIDDEN_S = 60.0
 PROBE_EVERY_S = 0.004
 MOST_QUEUED = 240  # the server's queue is longer by default
 
 
 async def measure(bench: Bench) -> Report:
-    """Overload with the deadline told to the server, and with the deadline kept from it."""
+    """Overload with admission, without it, and with the deadline kept from the server."""
     report = Report(
         "Overload: 200 %, deadlines of 500 ms",
         f"ModelInfer on the generator, Poisson arrivals at {FACTOR:.0%} of the capacity that "
         f"{BUSY} callers find out right before and after, {bench.overload_s:g} s. Without "
-        "admission the server does not learn the deadline, and the caller hangs up after 500 ms: "
-        "what servers do that queue whatever comes. Goodput is what was answered within 500 ms "
-        "of when it was due.",
+        "admission the server still drops what has expired in its queue; where it is not told the "
+        "deadline, callers hang up after 500 ms. Goodput is what was answered within 500 ms of "
+        "when it was due.",
         ["", "capacity/s", "arrivals/s", "goodput/s", "of capacity", "p50 ms", "p99 ms",
          "refused", "hung up or late", "other"],
     )  # fmt: skip
-    with own_server(bench.bundle, *bench.server) as served:
-        wait_ready(served)
-        async with connected(served.address) as channel:
-            method = Method(channel, INFER)
-            told = await _overloaded(bench, method, method)
-            report.rows.append(_row("with admission by deadline", *told))
-            untold = await _overloaded(bench, method, Hanging(method))
-            report.rows.append(_row("without", *untold))
-    report.remarks.append(_delays_seen(told[1]))
+    for name, flags, told in (
+        ("with admission by deadline", (), True),
+        ("without (--no-admission)", ("--no-admission",), True),
+        ("without, deadline not told", ("--no-admission",), False),
+    ):
+        with own_server(bench.bundle, *bench.server, *flags) as served:
+            wait_ready(served)
+            async with connected(served.address) as channel:
+                method = Method(channel, INFER)
+                found = await _overloaded(bench, method, method if told else Hanging(method))
+        report.rows.append(_row(name, *found))
+        if not flags:
+            report.remarks.append(_delays_seen(found[1]))
     return report
 
 
