@@ -13,7 +13,7 @@ TOOLS := BIN=$(CURDIR)/$(DEV) PYTHON=$(CURDIR)/$(DEV)/python
 PACKAGES := protos clients server export training
 PYPROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 
-.PHONY: help setup setup-dev demo serve test lint format typecheck bench bench-peers bench-observability stack dashboards load proto models evaluate lock clean
+.PHONY: help setup setup-dev demo serve test lint format typecheck bench bench-peers bench-observability bench-export soak stack dashboards load proto models evaluate lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ bench-peers: setup ## Measure MLServer, PyTriton and Ray Serve beside ours on th
 
 bench-observability: setup ## Measure what metrics and tracing cost in throughput (SECONDS=300)
 	$(RUN)/python -m benchmarks.observability --seconds $(or $(SECONDS),300)
+
+bench-export: setup-dev ## Measure what exporting a generator is worth: eager torch beside onnxruntime (FLAGS="--forms")
+	$(DEV)/python benchmarks/export.py $(FLAGS)
+
+soak: setup-dev ## Let clients vanish for a minute, then look for leaks over 20,000 requests (SECONDS=60 REQUESTS=20000)
+	SOAK_SECONDS=$(or $(SECONDS),60) SOAK_REQUESTS=$(or $(REQUESTS),20000) $(DEV)/pytest -q -s tests/chaos/test_soak.py
 
 load: setup .venv-load/.complete ## Load a server for a minute, judge it, write out/load/report.html (LOAD="flags" adds flags)
 	SERVER=$(CURDIR)/$(RUN)/velatura-server LOADTEST=$(CURDIR)/.venv-load/bin/velatura-loadtest \

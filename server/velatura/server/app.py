@@ -82,7 +82,7 @@ class App:
         self.lifecycle = Lifecycle(settings.max_requests)
         self._health = health.aio.HealthServicer()
         self._reporter = HealthReporter(self.engine, self._health)
-        self._lag = LoopLag(self._metrics.server.lag)
+        self._lag = LoopLag(self._metrics.server.lag, self._metrics.server.tasks)
         self._exporting = exporting(settings)
         self._server: grpc.aio.Server | None = None
         self.address = ""

@@ -55,6 +55,14 @@ PROMISED = {
     "velatura_build_info": "gauge",
     "velatura_bundle_info": "gauge",
     "velatura_event_loop_lag_seconds": "histogram",
+    "velatura_event_loop_tasks": "gauge",
+    "velatura_cache_requests": "counter",
+    "velatura_single_flight_joined": "counter",
+    "velatura_single_flights": "gauge",
+    "velatura_cache_evictions": "counter",
+    "velatura_cache_bytes": "gauge",
+    "velatura_cache_entries": "gauge",
+    "velatura_cache_limit_bytes": "gauge",
     "velatura_cpus": "gauge",
     "velatura_threads": "gauge",
 }
@@ -154,7 +162,7 @@ def test_calls_are_counted_from_begin_to_end(metrics: Metrics) -> None:
 
 
 async def test_a_blocked_event_loop_shows(metrics: Metrics) -> None:
-    lag = LoopLag(metrics.server.lag)
+    lag = LoopLag(metrics.server.lag, metrics.server.tasks)
     lag.start()
     await asyncio.sleep(0.2)
     time.sleep(0.3)  # noqa: ASYNC251 - the point
@@ -164,6 +172,8 @@ async def test_a_blocked_event_loop_shows(metrics: Metrics) -> None:
     name = "velatura_event_loop_lag_seconds"
     assert metrics.registry.get_sample_value(f"{name}_count") == 1
     assert (metrics.registry.get_sample_value(f"{name}_sum") or 0) > 0.15
+    # This test's and the watch's own.
+    assert metrics.registry.get_sample_value("velatura_event_loop_tasks") == 2
 
 
 def test_process_metrics_are_there(metrics: Metrics) -> None:

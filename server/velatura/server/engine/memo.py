@@ -35,6 +35,7 @@ class Memo(Generic[T]):
         self._metrics = metrics
         self._flights: SingleFlight[T] = SingleFlight(metrics.joined.inc)
         metrics.limit.set(limit_bytes)
+        metrics.flights.set_function(lambda: len(self._flights))
 
     @property
     def nbytes(self) -> int:
@@ -53,6 +54,10 @@ class Memo(Generic[T]):
         found: T | None = self._kept.get(key)
         (self._metrics.misses if found is None else self._metrics.hits).inc()
         return found
+
+    def there(self, key: Hashable) -> bool:
+        """Whether it is kept or being computed, without counting it as asked for."""
+        return (self._kept is not None and key in self._kept) or (key, None) in self._flights
 
     def in_progress(self, key: Hashable, variant: Hashable = None) -> bool:
         """Whether somebody is computing it."""

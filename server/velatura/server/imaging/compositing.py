@@ -61,25 +61,20 @@ def add_change(
 
     columns = slice(x0 - frame.x, x1 - frame.x)
     down = axis_weights(change.shape[0], frame.size, cv2.INTER_CUBIC)  # [size, s]
-    across = down[columns]  # [w, s]
-    wide = _widened(change, across)  # [s, w·3]
-    wide_gain = None if gain is None else _widened(gain, across)
-    # A cubic filter overshoots beside steps, which would ring as a halo.
-    lowest = np.tile(change.min(axis=(0, 1)), x1 - x0)  # [w·3]
-    highest = np.tile(change.max(axis=(0, 1)), x1 - x0)
+    changes = _Enlarged(change, down, columns)
+    gains = None if gain is None else _Enlarged(gain, down, columns, -1, 1)
     fade_x, fade_y = _seam(original, frame, seam_px)
 
     for rows in strips(y0, y1, (x1 - x0) * 3):
         alpha = mask.alpha[rows, x0:x1]  # [h, w]
         if not alpha.any():
             continue
-        weights = down[rows.start - frame.y : rows.stop - frame.y]  # [h, s]
-        used = support(weights)
-        strip = weights[:, used] @ wide[used]  # [h, w·3]
-        np.clip(strip, lowest, highest, out=strip)
-        if wide_gain is not None:
-            slope = np.clip(weights[:, used] @ wide_gain[used], -1, 1)  # [h, w·3]
-            strip += slope * original[rows, x0:x1].reshape(slope.shape)
+        inside = slice(rows.start - frame.y, rows.stop - frame.y)
+        strip = changes.strip(inside)  # [h, w·3]
+        if gains is not None:
+            slope = gains.strip(inside)  # [h, w·3]
+            slope *= original[rows, x0:x1].reshape(slope.shape)
+            strip += slope
         if fade_x is not None or fade_y is not None:
             alpha = alpha * _outer(fade_y, fade_x, rows, columns, frame)
         _add(result, original, strip.reshape(*alpha.shape, 3), alpha, rows, slice(x0, x1))
@@ -121,10 +116,44 @@ def measure(original: U8, result: U8, mask: Mask) -> ChangeFigures:
     )
 
 
-def _widened(values: F32, across: F32) -> F32:
-    """Float32 [s, s, 3] resized along x by the weights [w, s]: [s, w·3]."""
-    wide = np.einsum("ws,rsc->rwc", across, values, optimize=True)  # [s, w, 3]
-    return np.ascontiguousarray(wide, np.float32).reshape(values.shape[0], -1)
+class _Enlarged:
+    """Float32 [s, s, 3] at the size of its frame, in strips, between limits.
+
+    `weights` [size, s] are those of `axis_weights`, `columns` the frame's columns that are wanted.
+    Without `lowest` and `highest` each channel stays within its own range: a cubic filter
+    overshoots beside steps, which would ring as a halo.
+    """
+
+    def __init__(
+        self,
+        values: F32,
+        weights: F32,
+        columns: slice,
+        lowest: float | None = None,
+        highest: float | None = None,
+    ) -> None:
+        width = columns.stop - columns.start
+        self._weights = weights
+        self._same_size = weights.shape[0] == weights.shape[1]
+        if self._same_size:
+            wide = values[:, columns]  # [s, w, 3]
+        else:
+            wide = np.einsum("ws,rsc->rwc", weights[columns], values, optimize=True)
+        self._wide = np.ascontiguousarray(wide, np.float32).reshape(len(values), -1)  # [s, w·3]
+        flat = values.reshape(len(values), -1)  # [s, s·3]: rows reduce many times as fast as pixels
+        self._lowest = np.tile(flat.min(axis=0).reshape(-1, 3).min(axis=0), width)  # [w·3]
+        self._highest = np.tile(flat.max(axis=0).reshape(-1, 3).max(axis=0), width)
+        if lowest is not None and highest is not None:
+            self._lowest, self._highest = np.float32(lowest), np.float32(highest)
+
+    def strip(self, rows: slice) -> F32:
+        """Rows of the frame, float32 [h, w·3], the caller's own."""
+        if self._same_size:
+            return np.clip(self._wide[rows], self._lowest, self._highest)
+        weights = self._weights[rows]  # [h, s]
+        used = support(weights)
+        enlarged: F32 = weights[:, used] @ self._wide[used]
+        return np.clip(enlarged, self._lowest, self._highest, out=enlarged)
 
 
 def _check_shapes(original: U8, mask: Mask) -> None:

@@ -64,7 +64,9 @@ def _box(values: F32) -> F32:
 
 def _replaced(unexplained: F32) -> F32:
     """Share [s, s] in 0..1 at which the edited image is shown itself, from the fit's error."""
-    error = np.abs(unexplained).max(axis=2)  # [s, s]
+    apart = np.abs(unexplained)
+    # Plane by plane: numpy's own maximum over the last axis takes fifteen times as long.
+    error = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2])  # [s, s]
     error = cv2.dilate(cv2.blur(error, (3, 3)), np.ones((3, 3), np.uint8))
     t = np.clip((error - _EXPLAINED) / (_UNEXPLAINED - _EXPLAINED), 0, 1)
     return np.asarray(cv2.blur(t * t * (3 - 2 * t), (3, 3)), np.float32)

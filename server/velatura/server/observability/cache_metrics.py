@@ -20,6 +20,9 @@ class CachesMetrics:
             "Times that a result was waited for that was being computed for somebody else, count.",
             "cache",
         )
+        self.flights = make.gauge(
+            "velatura_single_flights", "Results being computed for whoever asks, count.", "cache"
+        )
         self.evictions = make.counter(
             "velatura_cache_evictions_total", "Results dropped to make room, count.", "cache"
         )
@@ -41,6 +44,7 @@ class CacheMetrics:
         self.hits = metrics.requests.labels(cache, "hit")
         self.misses = metrics.requests.labels(cache, "miss")
         self.joined = metrics.joined.labels(cache)
+        self.flights = metrics.flights.labels(cache)
         self.evictions = metrics.evictions.labels(cache)
         self.kept = metrics.kept.labels(cache)
         self.entries = metrics.entries.labels(cache)

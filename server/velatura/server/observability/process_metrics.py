@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import psutil
-from prometheus_client import Histogram
+from prometheus_client import Gauge, Histogram
 
 from velatura.server.observability.instruments import CODEC_SECONDS, LAG_SECONDS, Instruments
 
@@ -60,6 +60,9 @@ class ServerMetrics:
         )
         process = psutil.Process()
         self.threads.set_function(process.num_threads)
+        self.tasks = make.gauge(
+            "velatura_event_loop_tasks", "Tasks on the event loop, waiting ones included, count."
+        )
         self.lag = make.histogram(
             "velatura_event_loop_lag_seconds",
             "Lateness of a timer on the event loop, four times a second, seconds.",
@@ -74,10 +77,13 @@ class ServerMetrics:
 
 
 class LoopLag:
-    """Watches how late the event loop is: what blocks it delays every caller."""
+    """Watches how late the event loop is: what blocks it delays every caller. And how many tasks
+    it has: those that stay when callers are gone are a leak.
+    """
 
-    def __init__(self, histogram: Histogram) -> None:
+    def __init__(self, histogram: Histogram, tasks: Gauge) -> None:
         self._histogram = histogram
+        self._tasks = tasks
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -98,3 +104,4 @@ class LoopLag:
             due = loop.time() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
             self._histogram.observe(max(0.0, loop.time() - due))
+            self._tasks.set(len(asyncio.all_tasks(loop)))

@@ -21,6 +21,7 @@ from velatura.server.imaging.picture import F32, U8, Picture
 from velatura.server.imaging.regions import RegionSpec, needs_segmenter
 from velatura.server.pipelines.encode import (
     before_and_after,
+    encoder_runs,
     latents_of,
     picture_of,
     synthesise,
@@ -29,6 +30,7 @@ from velatura.server.pipelines.errors import InvalidRequest
 from velatura.server.pipelines.job import Job
 from velatura.server.pipelines.latents import Step, apply, check_steps, moves_of
 from velatura.server.pipelines.region_masks import check_region, labels_for_region, mask_of
+from velatura.server.pipelines.segment import segmenter_runs
 from velatura.server.pipelines.workers import both
 from velatura.v1.bundle_pb2 import DirectionEntry, GeneratorEntry, ModelEntry
 
@@ -68,23 +70,25 @@ async def edit(job: Job, order: EditOrder) -> Edited:
     if order.picture is None:
         return await _edit_latents(job, order)
     check_region(order.region, order.segmenter, order.picture)
-    with job.engine.promise(_stages(order, order.picture)):
-        return await _edit_picture(job, order, order.picture)
+    frame = order.frame or central_frame(order.picture.width, order.picture.height)
+    with job.engine.promise(_stages(job, order, order.picture, frame)):
+        return await _edit_picture(job, order, order.picture, frame)
 
 
-def _stages(order: EditOrder, picture: Picture) -> Stages:
-    """The networks that the picture's edit will ask, so that it is turned away now or not at all."""
+def _stages(job: Job, order: EditOrder, picture: Picture, frame: Frame) -> Stages:
+    """The networks that the picture's edit will ask, so that it is turned away now or not at
+    all."""
     first = []
-    if order.latents is None and order.generator.encoder:
+    if order.latents is None and encoder_runs(job, picture, frame, order.generator):
         first.append((order.generator.encoder, 1))
     if order.segmenter is not None and needs_segmenter(order.region):
         frames = cover_with_frames(picture.width, picture.height)
-        first.append((order.segmenter.name, len(frames)))
+        if segmenter_runs(job, picture, order.segmenter):
+            first.append((order.segmenter.name, len(frames)))
     return [first, [(order.generator.synthesis, 2)]]
 
 
-async def _edit_picture(job: Job, order: EditOrder, picture: Picture) -> Edited:
-    frame = order.frame or central_frame(picture.width, picture.height)
+async def _edit_picture(job: Job, order: EditOrder, picture: Picture, frame: Frame) -> Edited:
     (w_plus, labels), moves = await both(
         both(_latents(job, order, picture, frame), _labels(job, order, picture)),
         moves_of(job, order.steps, order.generator, order.directions),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,8 +61,21 @@ async def latents_of(job: Job, picture: Picture, frame: Frame, generator: Genera
 
     if not picture.digest:
         return await encoded()
-    key = (picture.digest, frame, size)
+    key = _key(picture, frame, generator)
     return await job.recall(job.caches.latents, "encoder", generator.encoder, key, encoded)
+
+
+def encoder_runs(job: Job, picture: Picture, frame: Frame, generator: GeneratorEntry) -> bool:
+    """Whether the picture's latents are still to be found."""
+    if not generator.encoder:
+        return False
+    key = _key(picture, frame, generator)
+    return not picture.digest or job.costs_a_run(job.caches.latents, generator.encoder, key)
+
+
+def _key(picture: Picture, frame: Frame, generator: GeneratorEntry) -> tuple[Hashable, ...]:
+    """All that a picture's latents depend on besides the encoder."""
+    return (picture.digest, frame, generator.resolution)
 
 
 async def reconstruction(job: Job, w_plus: F32, generator: GeneratorEntry) -> F32:

@@ -93,6 +93,10 @@ class Job:
             self._took_part(model)
         return found
 
+    def costs_a_run(self, memo: Memo[T], model: str, key: tuple[Hashable, ...]) -> bool:
+        """Whether `recall` would have to run `model`, rather than find or share its result."""
+        return not memo.there(self._key(model, key))
+
     def keep(self, memo: Memo[T], model: str, key: tuple[Hashable, ...], value: T) -> None:
         """Keep a result of `model`."""
         memo.put(self._key(model, key), value)

@@ -58,6 +58,12 @@ async def label_map(job: Job, picture: Picture, segmenter: ModelEntry) -> U8:
     )
 
 
+def segmenter_runs(job: Job, picture: Picture, segmenter: ModelEntry) -> bool:
+    """Whether the picture's label map is still to be found."""
+    key = (picture.digest,)
+    return not picture.digest or job.costs_a_run(job.caches.labels, segmenter.name, key)
+
+
 async def _segmented(job: Job, picture: Picture, segmenter: ModelEntry) -> U8:
     frames = cover_with_frames(picture.width, picture.height)
     size = segmenter.inputs[0].shape[-1]
