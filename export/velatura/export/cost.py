@@ -15,9 +15,10 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_flops(spec: NetworkSpec) -> int:
-    """Floating-point operations for one item (a multiplication and an addition are two)."""
+    """Floating-point operations of what is traced, for one item; a multiplication and an addition
+    are two."""
     inputs = spec.sample(1, spec.counted_at)
     # Gradients stay on: the counter hooks into their bookkeeping.
     with FlopCounterMode(display=False) as counter:
-        spec.module(*(torch.from_numpy(inputs[port.name]) for port in spec.inputs))
+        (spec.traced or spec.module)(*(torch.from_numpy(inputs[port.name]) for port in spec.inputs))
     return int(counter.get_total_flops())

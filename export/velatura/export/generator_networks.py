@@ -12,6 +12,7 @@ from velatura.export.errors import CheckpointError
 from velatura.export.networks.encoder import Encoder
 from velatura.export.networks.segmenter import SegmenterConfig
 from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
+from velatura.export.prepared import prepared
 from velatura.export.specification import Background, NetworkSpec, Port
 from velatura.v1 import bundle_pb2
 
@@ -58,6 +59,7 @@ def synthesis_spec(name: str, generator: Generator, origin: Origin) -> NetworkSp
         name=name,
         role=bundle_pb2.ROLE_SYNTHESIS,
         module=generator.synthesis,
+        traced=prepared(generator.synthesis),
         inputs=inputs,
         outputs=outputs,
         background=origin.background(

@@ -131,6 +131,7 @@ def half_synthesis(
     return replace(
         spec,
         module=half,
+        traced=None,
         precision=Precision.FLOAT16.value,
         tolerance=_TOLERANCE,
         references=(Reference("torch float32", in_float32, _TOLERANCE, batch_sizes=(2,)), *kept),

@@ -124,6 +124,9 @@ class NetworkSpec:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     background: Background
+    traced: nn.Module | None = None
+    """The same function written for speed, to be traced in place of `module`, with which the graph
+    is compared all the same."""
     tolerance: float = 1e-4
     """Largest absolute error allowed against torch, for outputs of magnitude one."""
     sizes: tuple[Size | None, ...] = (None,)

@@ -20,7 +20,7 @@ _TRACED_SIZE = (72, 88)
 
 
 def trace(spec: NetworkSpec, path: Path) -> None:
-    """Write `spec.module` to `path` as one file with its weights inside.
+    """Write `spec.traced`, or else `spec.module`, to `path` as one file with its weights inside.
 
     Raises ExportError when the exporter fails or fixes an axis that should be free.
     """
@@ -31,7 +31,7 @@ def trace(spec: NetworkSpec, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                spec.module,
+                spec.traced or spec.module,
                 arguments,
                 input_names=[port.name for port in spec.inputs],
                 output_names=[port.name for port in spec.outputs],
