@@ -1,5 +1,5 @@
-"""Which lane runs an item, and in which company, must not show in its answer: caches and the promise
-that a request repeated gives the same image rest on it.
+"""Which lane runs an item, and in which company, must not show in its answer: caches rest on it,
+and the promise that a request repeated gives the same image.
 """
 
 from __future__ import annotations
