@@ -8,7 +8,6 @@ tests judge.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -17,13 +16,15 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.bench import Bench
+from benchmarks.load import run
 from benchmarks.report import RESULTS, Report, figures, keep
-from benchmarks.sections import footprint, oip, overload, pipelines, rates
+from benchmarks.sections import footprint, lanes, oip, overload, pipelines, rates
 from benchmarks.server_process import ROOT
 
 Section = Callable[[Bench], Coroutine[Any, Any, Report]]
 SECTIONS: dict[str, Section] = {
     "oip": oip.measure,
+    "lanes": lanes.measure,
     "pipelines": pipelines.measure,
     "rates": rates.measure,
     "overload": overload.measure,
@@ -46,7 +47,7 @@ def main() -> int:
     try:
         for name in options.sections or SECTIONS:
             steal = machine.Steal()
-            report = asyncio.run(SECTIONS[name](bench))
+            report = run(SECTIONS[name](bench))
             if (share := steal.share()) > 0.01:
                 report.remarks.append(f"{share:.0%} of the CPU time went to other machines.")
             reports.append(report)

@@ -82,12 +82,12 @@ class Batcher:
         self._on_failure = on_failure
         self._queue = ShapeQueue()
         self._running: list[_Batch] = []
-        self._gate = gate or Gate()
-        self._gate.join(self)
+        self.gate = gate or Gate()
+        self.gate.join(self)
         self._backlog = backlog or Backlog()
         self._admission = Admission(model, limits, self._backlog)
-        self._chooser = Chooser(self._queue, self.lanes, limits, self._gate)
-        self.forecast = Forecast(self._queue, self.lanes, self._chooser, self._gate, self)
+        self._chooser = Chooser(self._queue, self.lanes, limits, self.gate)
+        self.forecast = Forecast(self._queue, self.lanes, self._chooser, self.gate, self)
         self._pool = ThreadPoolExecutor(self.lanes.most_places, thread_name_prefix=f"run-{model}")
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -157,7 +157,7 @@ class Batcher:
         for chunk in chunks:
             self._put(chunk)
         self._note_depth()
-        self._gate.pump_soon()
+        self.gate.pump_soon()
         expiry = loop.call_at(deadline, self._expire, request) if deadline is not None else None
         try:
             parts = await request.future
@@ -179,7 +179,7 @@ class Batcher:
         still queues.
         """
         self._stopping = self._stopping or "the server is draining"
-        self._gate.pump_soon()
+        self.gate.pump_soon()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -264,7 +264,7 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
         if moment < math.inf:
-            self._timer = asyncio.get_running_loop().call_at(moment, self._gate.pump_soon)
+            self._timer = asyncio.get_running_loop().call_at(moment, self.gate.pump_soon)
 
     def _drop_the_late(self, now: float) -> None:
         """Take out what has expired, and what surely will have by the end of its run: time spent
@@ -292,14 +292,14 @@ class Batcher:
         self._queue.take(chunks)
         for chunk in chunks:
             self._backlog.remove(chunk)
-        self._gate.dispatched(len(chunks))
+        self.gate.dispatched(len(chunks))
         trace = self._watch.dispatched(chunks, items, chosen.reason, lane, now)
         elements = sum(chunk.elements for chunk in chunks)
         end = now + lane.cost.estimate(work)
         batch = _Batch(chunks, lane, items, elements, work, now, end, trace)
         self._running.append(batch)
         lane.running += 1
-        self._gate.take(lane.threads)
+        self.gate.take(lane.threads)
         self._note_depth()
         future = asyncio.get_running_loop().run_in_executor(
             self._pool, execute, self.model, lane.run, chunks, self._limits.pad_sizes
@@ -311,8 +311,8 @@ class Batcher:
     def _finished(self, batch: _Batch, future: asyncio.Future[Ran]) -> None:
         self._running.remove(batch)
         batch.lane.running -= 1
-        self._gate.give(batch.lane.threads)
-        self._gate.answered(len(batch.chunks))
+        self.gate.give(batch.lane.threads)
+        self.gate.answered(len(batch.chunks))
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if batch.trace is not None:
             batch.trace.end("" if error is None else type(error).__name__)
@@ -324,7 +324,7 @@ class Batcher:
         else:
             self._retry_or_fail(batch, self._failure(error))
         self._note_idle()
-        self._gate.pump()
+        self.gate.pump()
 
     def _failure(self, error: BaseException) -> DeviceFailed:
         """`error` of a run as what its requests get; counted."""
@@ -373,7 +373,7 @@ class Batcher:
     def _put(self, chunk: Chunk) -> None:
         self._queue.push(chunk)
         self._backlog.add(chunk)
-        self._gate.queued(1)
+        self.gate.queued(1)
         self._idle.clear()
 
     def _withdraw(self, request: Request, reason: str) -> None:
@@ -382,7 +382,7 @@ class Batcher:
         for chunk in request.chunks:
             if self._queue.remove(chunk):
                 self._backlog.remove(chunk)
-                self._gate.queued(-1)
+                self.gate.queued(-1)
                 dropped += chunk.items
         if dropped:
             self._watch.dropped(request, reason, dropped)
