@@ -16,6 +16,7 @@ from rich.table import Table
 from velatura.export.errors import ExportError
 from velatura.export.formats import Format, Layout, Precision
 from velatura.export.graph_command import graph
+from velatura.export.inspect_command import compare, inspect
 from velatura.export.triton_command import triton
 from velatura.v1 import bundle_pb2
 
@@ -251,6 +252,8 @@ def convert(
 
 app.command()(graph)
 app.command()(triton)
+app.command()(inspect)
+app.command()(compare)
 
 
 @app.command()
@@ -287,19 +290,6 @@ def directions(
     except ExportError as error:
         _fail(console, str(error))
     console.print(f"{out}: {', '.join(names)}", soft_wrap=True)
-
-
-@app.command()
-def inspect(folder: Bundle = Path("models")) -> None:
-    """Show every network: tensors, cost, size and how closely it was verified."""
-    from velatura.export.bundle import read_manifest
-
-    console = Console()
-    try:
-        manifest = read_manifest(folder)
-    except ExportError as error:
-        _fail(console, str(error))
-    console.print(_table(folder, manifest))
 
 
 @app.command()
