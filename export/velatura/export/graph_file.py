@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import json_format
+from torch import nn
 
 from velatura.export.bundle import export_network
 from velatura.export.convert import open_generator
@@ -19,8 +20,9 @@ from velatura.export.formats import Fusion, Noise
 from velatura.export.generator_networks import Origin, latents, picture
 from velatura.export.inversion_networks import ITERATIONS
 from velatura.export.networks.fused import Reconstruction, Renderer, SampleRenderer, noise_size
-from velatura.export.networks.stylegan2 import Generator
+from velatura.export.networks.stylegan2 import Generator, SynthesisNetwork
 from velatura.export.own_bundle import bundle_name, describe_encoder, origin_of
+from velatura.export.prepared import prepared
 from velatura.export.specification import NetworkSpec, Port
 from velatura.v1 import bundle_pb2
 
@@ -78,18 +80,14 @@ def graph_spec(
     generator."""
     config = generator.config
     noisy = options.noise is Noise.INPUT
-    renderer = Renderer(generator.synthesis, noisy=noisy, pixels=options.pixels)
-    seen = _pixels("image", config.resolution) if options.pixels else None
-    inputs: list[Port]
+    encoder = None
+    inputs: list[Port] = [latents(config)]
+    what = "W+ latents to an image"
     if options.fuse is Fusion.ENCODER and options.encoder is not None:
         encoder = describe_encoder(options.encoder, name, generator, origin, options.iterations)
-        module: Renderer | SampleRenderer | Reconstruction = Reconstruction(
-            encoder.module, renderer
-        )
-        inputs = [seen or picture("image", config.resolution)]
+        inputs = [(_pixels if options.pixels else picture)("image", config.resolution)]
         what = "an image to what the generator makes of its latents"
     elif options.fuse is Fusion.MAPPING:
-        module = SampleRenderer(generator, renderer)
         inputs = [
             Port("z", (-1, config.z_dim), layout="N, dimension"),
             Port("truncation_psi", (-1,), 0, 1, "N"),
@@ -98,18 +96,21 @@ def graph_spec(
             classes = (-1, config.classes)
             inputs.append(Port("class_weights", classes, layout="N, class", sums_to_one=True))
         what = "a random vector to an image"
-    else:
-        module, inputs, what = renderer, [latents(config)], "W+ latents to an image"
     if noisy:
         inputs.append(Port("noise", (-1, noise_size(generator.synthesis)), layout="N, number"))
     # An encoder's graph has its image already.
     made = "reconstruction" if options.fuse is Fusion.ENCODER else "image"
     output = (_pixels if options.pixels else picture)(made, config.resolution)
     tolerance = _PIXEL_TOLERANCE if options.pixels else _TOLERANCE
+    module = _network(generator, options, encoder and encoder.module, generator.synthesis)
+    # Where noise comes in, it cannot be computed beforehand.
+    quick = generator.synthesis if noisy else prepared(generator.synthesis)
+    traced = _network(generator, options, encoder and (encoder.traced or encoder.module), quick)
     return NetworkSpec(
         name=name,
         role=bundle_pb2.ROLE_UNSPECIFIED,
-        module=module.eval(),
+        module=module,
+        traced=traced,
         inputs=tuple(inputs),
         outputs=(output,),
         background=origin.background(
@@ -121,6 +122,21 @@ def graph_spec(
         batch_sizes=(1, 2, 3),
         references=(float64_reference(module, tuple(inputs), (output,), tolerance),),
     )
+
+
+def _network(
+    generator: Generator,
+    options: GraphOptions,
+    encoder: nn.Module | None,
+    synthesis: SynthesisNetwork,
+) -> nn.Module:
+    noisy = options.noise is Noise.INPUT
+    renderer = Renderer(synthesis, noisy=noisy, pixels=options.pixels)
+    if encoder is not None:
+        return Reconstruction(encoder, renderer).eval()
+    if options.fuse is Fusion.MAPPING:
+        return SampleRenderer(generator, renderer).eval()
+    return renderer.eval()
 
 
 def _pixels(name: str, resolution: int) -> Port:

@@ -10,6 +10,7 @@ from velatura.export.errors import CheckpointError
 from velatura.export.generator_networks import Origin, latents, picture
 from velatura.export.networks.inversion import DirectInversion, IterativeInversion
 from velatura.export.networks.stylegan2 import Generator
+from velatura.export.prepared import prepared
 from velatura.export.specification import NetworkSpec
 from velatura.v1 import bundle_pb2
 
@@ -22,10 +23,15 @@ _RESTYLE = "Alaluf et al. 2021, arXiv:2104.02699"
 
 
 def inversion_module(
-    encoder: LoadedEncoder, generator: Generator, iterations: int = ITERATIONS
+    encoder: LoadedEncoder,
+    generator: Generator,
+    iterations: int = ITERATIONS,
+    synthesis: nn.Module | None = None,
 ) -> nn.Module:
-    """Image [N, 3, R, R] → w_plus, at this generator's size. Raises CheckpointError for an encoder
-    of another W+, or iterations that are not 1 to 20."""
+    """Image [N, 3, R, R] → w_plus, at this generator's size; `synthesis` runs in place of its own.
+
+    Raises CheckpointError for an encoder of another W+, or iterations that are not 1 to 20.
+    """
     want, got = generator.config, encoder.network.config
     if (want.num_ws, want.w_dim) != (got.num_ws, got.w_dim):
         raise CheckpointError(
@@ -44,7 +50,7 @@ def inversion_module(
         module = IterativeInversion(
             encoder.network,
             encoder.average,
-            generator.synthesis,
+            synthesis or generator.synthesis,
             want.resolution,
             letterboxed=encoder.letterboxed,
             iterations=iterations,
@@ -61,6 +67,9 @@ def inversion_spec(
 ) -> NetworkSpec:
     """Image → W+ of this generator; ReStyle's passes and its generator are inside the graph."""
     module = inversion_module(encoder, generator, iterations)
+    traced = None
+    if encoder.iterative:
+        traced = inversion_module(encoder, generator, iterations, prepared(generator.synthesis))
     config = generator.config
     inputs, outputs = (picture("image", config.resolution),), (latents(config),)
     passes = f", {iterations} passes with the generator between" if encoder.iterative else ""
@@ -69,6 +78,7 @@ def inversion_spec(
         name=name,
         role=bundle_pb2.ROLE_ENCODER,
         module=module,
+        traced=traced,
         inputs=inputs,
         outputs=outputs,
         background=origin.background(

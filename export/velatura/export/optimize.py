@@ -13,13 +13,15 @@ import onnxruntime as ort
 import onnxslim
 
 from velatura.export.errors import ExportError
+from velatura.export.sharing import share_duplicates
 
 
 def optimize(path: Path, name: str, *, half: bool = False) -> None:
     """Rewrite the ONNX file in place.
 
     onnxruntime's basic level folds constants (up-sampling kernels, scaled weights, batch norms) and
-    stays within standard operators; onnxslim then shares duplicates and drops dead nodes. Of a
+    stays within standard operators; onnxslim then merges equal nodes and drops dead ones, and what
+    is left twice of the weights is shared. Of a
     graph in float16 (`half`) onnxruntime would save what its CPU can run, casts around every
     operator, so onnxslim folds alone.
     Raises ExportError when work on constants or an operator of one runtime only is left.
@@ -29,6 +31,7 @@ def optimize(path: Path, name: str, *, half: bool = False) -> None:
     _strip(traced)
     model = traced if half else _fold_constants(traced, path)
     model = onnxslim.slim(model)
+    share_duplicates(model)
     _strip(model)
     model.ir_version = ir_version
     del model.opset_import[:]
