@@ -184,6 +184,47 @@ MEMORY = Row(
         ),
     ),
 )
+CACHES = Row(
+    "What is kept between requests",
+    (
+        Panel(
+            "How much is found instead of computed?",
+            "Of the results that requests ask for. High where pictures are edited again and again; "
+            "near zero for pictures that come once, and then --cache-mib may be 0.",
+            "percentunit",
+            (
+                Query(
+                    rate("velatura_cache_requests_total", 'outcome="hit"', by="cache")
+                    + " / "
+                    + rate("velatura_cache_requests_total", by="cache"),
+                    "{{cache}}",
+                ),
+            ),
+            most=1.0,
+        ),
+        Panel(
+            "How full are the caches?",
+            "Bytes kept, of each cache's share of --cache-mib. Full and many hits: a larger one "
+            "may find more.",
+            "percentunit",
+            (
+                Query(
+                    f"{total('velatura_cache_bytes', by='cache')} / "
+                    + total("velatura_cache_limit_bytes", by="cache"),
+                    "{{cache}}",
+                ),
+            ),
+            most=1.0,
+        ),
+        Panel(
+            "How often is somebody else's result waited for?",
+            "Requests per second that found what they need being computed for another one. Many: "
+            "callers send the same several times at once.",
+            "reqps",
+            (Query(rate("velatura_single_flight_joined_total", by="cache"), "{{cache}}"),),
+        ),
+    ),
+)
 GPU = Row(
     "GPU",
     (
@@ -227,5 +268,5 @@ RESOURCES = Board(
     "Velatura: Resources",
     "Use, saturation and errors of CPU, memory, GPU, threads and the event loop.",
     (Variable("instance", "Instance", "velatura_ready"),),
-    (NOW, CPUS, MEMORY, GPU),
+    (NOW, CPUS, MEMORY, CACHES, GPU),
 )
