@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,13 +69,15 @@ def _check_model(folder: Path, model: bundle_pb2.ModelEntry) -> None:
                 f"{model.file}: {kind}s are {names}, the manifest says {[s.name for s in specs]}"
             )
     rng = np.random.default_rng(0)
-    inputs = {spec.name: _port(spec).sample(rng, _BATCH, _FREE_SIZE) for spec in model.inputs}
+    step = math.lcm(*(max(1, spec.multiple_of) for spec in model.inputs))
+    size = (math.ceil(_FREE_SIZE[0] / step) * step, math.ceil(_FREE_SIZE[1] / step) * step)
+    inputs = {spec.name: _port(spec).sample(rng, _BATCH, size) for spec in model.inputs}
     try:
         outputs = run_graph(session, inputs)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ExportError(f"{model.file}: does not run at batch {_BATCH}: {error}") from error
     for spec in model.outputs:
-        shape = _port(spec).resolved(_BATCH, _FREE_SIZE)
+        shape = _port(spec).resolved(_BATCH, size)
         value = outputs[spec.name]
         # Feature maps are smaller than the picture; only the roles' pictures keep its size.
         sized = model.role != bundle_pb2.ROLE_UNSPECIFIED

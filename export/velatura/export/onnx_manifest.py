@@ -30,6 +30,7 @@ _NAME = re.compile(r"[a-z0-9._-]{1,128}")
 _TEXTS = ("name", "role", "file", "license", "description", "source", "training_data", "version")
 _FIELDS = (*_TEXTS, "labels", "size", "multiple_of", "max_batch_size", "inputs", "outputs")
 _TENSOR_FIELDS = ("tensor", "layout", "range", "mean", "std", "channels")
+_LARGEST_MULTIPLE = 256  # px; the server's tiles are not much larger
 # These are parts of a generator: their sizes must agree with each other's.
 _NOT_ALONE = ("synthesis", "mapping", "encoder")
 
@@ -116,7 +117,7 @@ def _manifest(path: Path, values: Mapping[str, Any]) -> OnnxManifest:
         version=values.get("version", "1"),
         labels=_labels(values.get("labels", [])),
         size=_count(values, "size", 0),
-        multiple_of=_count(values, "multiple_of", 1),
+        multiple_of=_count(values, "multiple_of", 1, _LARGEST_MULTIPLE),
         max_batch_size=_count(values, "max_batch_size", 0),
         inputs=_notes("inputs", values.get("inputs", {})),
         outputs=_notes("outputs", values.get("outputs", {})),
@@ -144,10 +145,10 @@ def _labels(values: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _count(values: Mapping[str, Any], name: str, least: int) -> int:
+def _count(values: Mapping[str, Any], name: str, least: int, most: int = 65536) -> int:
     value = values.get(name, least)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 65536:
-        raise CheckpointError(f"{name}: {value!r}; give a whole number from {least} to 65536")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise CheckpointError(f"{name}: {value!r}; give a whole number from {least} to {most}")
     return value
 
 

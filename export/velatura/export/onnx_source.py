@@ -141,6 +141,25 @@ def _require_standard(path: Path, model: onnx.ModelProto) -> None:
         )
 
 
+def _stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Weights and constants, of subgraphs and functions as well."""
+    graphs = [model.graph]
+    for graph in graphs:
+        yield from graph.initializer
+        for node in _own_nodes(graph, model):
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors)
+                graphs += [inner for inner in (attribute.g, *attribute.graphs) if inner.node]
+
+
+def _own_nodes(graph: onnx.GraphProto, model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """A graph's nodes; with the main graph those of the file's functions."""
+    yield from graph.node
+    if graph is model.graph:
+        for function in model.functions:
+            yield from function.node
+
+
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node

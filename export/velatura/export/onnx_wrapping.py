@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from velatura.export.onnx_manifest import TensorNote
 from velatura.export.specification import FloatArray, Port
@@ -58,14 +58,14 @@ class Adapter:
 
 def wrap(model: onnx.ModelProto, inputs: Sequence[Adapter], outputs: Sequence[Adapter]) -> bytes:
     """The whole file as bytes, with exactly these inputs and outputs; takes `model` apart."""
-    inner = compose.add_prefix(model, _PREFIX)
+    _rename(model.graph)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
     for adapter in inputs:
         before = _Chain(adapter.port.name, f"{adapter.port.name}/in", nodes, constants)
         _to_theirs(before, adapter)
         before.end(_PREFIX + adapter.theirs)
-    nodes += inner.graph.node
+    nodes += model.graph.node
     for adapter in outputs:
         after = _Chain(_PREFIX + adapter.theirs, f"{adapter.port.name}/out", nodes, constants)
         _to_ours(after, adapter)
@@ -75,17 +75,34 @@ def wrap(model: onnx.ModelProto, inputs: Sequence[Adapter], outputs: Sequence[Ad
         "network",
         [_value(adapter.port) for adapter in inputs],
         [_value(adapter.port) for adapter in outputs],
-        [*inner.graph.initializer, *constants],
-        sparse_initializer=inner.graph.sparse_initializer,
+        [*model.graph.initializer, *constants],
+        sparse_initializer=model.graph.sparse_initializer,
     )
     wrapped = helper.make_model(
         graph,
         producer_name="velatura-export",
         ir_version=max(model.ir_version, _IR_VERSION),
-        opset_imports=[o for o in inner.opset_import if o.domain in ("", "ai.onnx")],
+        opset_imports=[o for o in model.opset_import if o.domain in ("", "ai.onnx")],
     )
     onnx.checker.check_model(wrapped)
     return wrapped.SerializeToString(deterministic=True)
+
+
+def _rename(graph: onnx.GraphProto) -> None:
+    """Put the prefix before every value's name. Names of subgraphs get it too, since they may mean
+    values of the graph around them (onnx.compose leaves those as they were)."""
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        named.name = _PREFIX + named.name
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = _PREFIX + sparse.values.name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            renamed = [name and _PREFIX + name for name in names]  # "" is an input left out
+            del names[:]
+            names.extend(renamed)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _rename(inner)
 
 
 class _Chain:

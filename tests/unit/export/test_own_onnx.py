@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from velatura.export.audit import audit
-from velatura.export.bundle import read_manifest
+from velatura.export.bundle import read_manifest, write_bundle
 from velatura.export.cli import app
 from velatura.export.errors import ExportError
 from velatura.export.own_onnx import load_onnx, style_entries
@@ -184,6 +184,37 @@ def test_multiples_are_stated_and_kept(tmp_path: Path) -> None:
     assert network.inputs[0].to_spec().multiple_of == 8
 
 
+def test_the_bundle_of_an_odd_multiple_passes_its_audit(tmp_path: Path) -> None:
+    path = files.write(tmp_path, halved(7), NCHW_MANIFEST + "multiple_of = 7\n")
+    out = tmp_path / "bundle"
+    write_bundle(out, name="odd", specs=[load_onnx(path)], size_limit=None)
+    assert list(audit(out)) == [("mosaic", "")]
+
+
+def test_subgraphs_keep_seeing_what_is_around_them(tmp_path: Path) -> None:
+    """Both branches read tensors of the outer graph, as those of tf2onnx's loops do."""
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Mul", ["x", factor], [f"{factor}_out"])],
+            factor, [], [files.value(f"{factor}_out", *FREE)],
+        )
+        for factor in ("half", "third")
+    ]  # fmt: skip
+    network = nchw(
+        [
+            helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+            helper.make_node("Less", ["top", "half"], ["dark"]),
+            helper.make_node("If", ["dark"], ["y"], then_branch=branches[0],
+                             else_branch=branches[1]),
+        ],
+        constants={"half": np.array(0.5, np.float32), "third": np.array(1 / 3, np.float32)},
+    )  # fmt: skip
+    path = files.write(tmp_path, network, NCHW_MANIFEST)
+    image = pictures(1, 3, 16, 16) * 0.4
+    assert np.allclose(through(path, tmp_path, image), image / 2)
+    assert np.allclose(through(path, tmp_path, image * 2), image * 2 / 3)
+
+
 def test_custom_operators_are_refused_wherever_they_hide(tmp_path: Path) -> None:
     custom = helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")
     network = nchw([custom])
@@ -229,6 +260,7 @@ def test_weights_beside_the_file_are_taken_in_and_others_refused(tmp_path: Path)
         (NCHW_MANIFEST.replace("fixed-style", "encoder"), "role: 'encoder' is part of a generator"),
         (NCHW_MANIFEST.replace('"mosaic"', '"My Style"'), "name: 'My Style'; give"),
         (NCHW_MANIFEST + "multiple_of = 0\n", "multiple_of: 0; give a whole number"),
+        (NCHW_MANIFEST + "multiple_of = 512\n", "number from 1 to 256"),
         (NCHW_MANIFEST + "[inputs.image]\nrange = [1, 0]\n", r"inputs\.image\.range: 1\.0 to 0"),
         (NCHW_MANIFEST + "[inputs.image]\nstd = [1, 0, 1]\n", r"inputs\.image\.std: a deviation"),
         (NCHW_MANIFEST + "[inputs.image]\nlayout = 'CHW'\n", r"inputs\.image\.layout: 'CHW'"),
