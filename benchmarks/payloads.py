@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 from PIL import Image
 
 from inference import open_inference_pb2 as oip
 from velatura.client import AsyncClient
-from velatura.v1 import edit_pb2, image_pb2, region_pb2, segment_pb2, stylize_pb2
+from velatura.client.results import DirectionInfo
+from velatura.v1 import edit_pb2, image_pb2, region_pb2
+from velatura.v1.edit_pb2 import EditImageRequest
+from velatura.v1.segment_pb2 import SegmentRequest
+from velatura.v1.stylize_pb2 import StyleSource, StylizeRequest
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 EDIT = "/velatura.v1.EditService/EditImage"
@@ -103,62 +109,86 @@ class Pool:
 
 
 async def workloads(address: str) -> list[Workload]:
-    """Every workload of the pipelines, on pictures that the server at `address` generates."""
+    """Every workload of the pipelines that the bundle can do, on pictures that the server at
+    `address` generates; EditImage on distinct images first."""
     async with AsyncClient(address, timeout=120) as client:
         await client.wait_ready(120)
         faces = [sample.image async for sample in client.generate(range(1, FACES + 1))]
         directions = await client.list_directions()
-        style = (await client.list_styles())[0].name
+        styles = await client.list_styles()
+        roles = {model.role for model in (await client.list_models()).models}
         token = (await client.encode(faces[0])).latent_token
-        known = next((d for d in directions if d.regions), None)
-    photos = [face.resize((PHOTO, PHOTO), Image.Resampling.BICUBIC) for face in faces]
-    new_face, new_photo = Pictures(faces).next, Pictures(photos).next
-    one = image_pb2.Image(encoded=png(faces[0]))
-    strengths = itertools.cycle([step / 50 for step in range(-100, 101)])
-    direction = directions[0].name
+    found = _edits(faces, token, directions, "segmenter" in roles)
+    if styles:
+        found += _styles(faces, styles[0].name)
+    if "segmenter" in roles:
+        new_face = Pictures(faces).next
+        found.append(_workload("Segment", SEGMENT, lambda: SegmentRequest(image=new_face())))
+    return found
 
-    def edit(name: str = direction, strength: float = 1.0) -> list[edit_pb2.Edit]:
-        moved = edit_pb2.DirectionEdit(name=name, strength=strength)
+
+def _edits(
+    faces: Sequence[Image.Image],
+    token: bytes,
+    directions: Sequence[DirectionInfo],
+    segments: bool,
+) -> list[Workload]:
+    new_face = Pictures(faces).next
+    one = image_pb2.Image(encoded=png(faces[0]))
+    rng = random.Random(0)
+
+    def by(direction: DirectionInfo, strength: float = 1.0) -> list[edit_pb2.Edit]:
+        moved = edit_pb2.DirectionEdit(name=direction.name, strength=strength)
         return [edit_pb2.Edit(direction=moved)]
 
-    def edit_distinct() -> bytes:
-        return edit_pb2.EditImageRequest(image=new_face(), edits=edit()).SerializeToString()
-
-    def edit_slider() -> bytes:
-        moved = edit(strength=next(strengths))
-        return edit_pb2.EditImageRequest(image=one, edits=moved).SerializeToString()
-
-    def edit_token() -> bytes:
-        moved = edit(strength=next(strengths))
-        return edit_pb2.EditImageRequest(latent_token=token, edits=moved).SerializeToString()
-
-    def edit_region() -> bytes:
-        assert known is not None
-        parts = [region_pb2.RegionPart(class_name=name) for name in known.regions]
-        region = region_pb2.Region(parts=parts)
-        return edit_pb2.EditImageRequest(
-            image=new_face(), edits=edit(known.name), region=region
-        ).SerializeToString()
-
-    def stylize_preset() -> bytes:
-        source = stylize_pb2.StyleSource(preset=style)
-        return stylize_pb2.StylizeRequest(content=new_photo(), styles=[source]).SerializeToString()
-
-    def stylize_picture() -> bytes:
-        source = stylize_pb2.StyleSource(image=new_face())
-        return stylize_pb2.StylizeRequest(content=new_photo(), styles=[source]).SerializeToString()
-
-    def segment() -> bytes:
-        return segment_pb2.SegmentRequest(image=new_face()).SerializeToString()
+    def slide() -> list[edit_pb2.Edit]:
+        return by(directions[0], rng.uniform(-2.0, 2.0))
 
     found = [
-        Workload("EditImage, distinct images", EDIT, Pool(edit_distinct)),
-        Workload("EditImage, slider on one image", EDIT, Pool(edit_slider)),
-        Workload("EditImage, slider on a token", EDIT, Pool(edit_token)),
-        Workload(f"Stylize {PHOTO} px, preset", STYLIZE, Pool(stylize_preset)),
-        Workload(f"Stylize {PHOTO} px, picture", STYLIZE, Pool(stylize_picture)),
-        Workload("Segment", SEGMENT, Pool(segment)),
+        _workload(
+            "EditImage, distinct images",
+            EDIT,
+            lambda: EditImageRequest(image=new_face(), edits=by(directions[0])),
+        ),
+        _workload(
+            "EditImage, slider on one image",
+            EDIT,
+            lambda: EditImageRequest(image=one, edits=slide()),
+        ),
+        _workload(
+            "EditImage, slider on a token",
+            EDIT,
+            lambda: EditImageRequest(latent_token=token, edits=slide()),
+        ),
     ]
-    if known is not None:
-        found.insert(1, Workload("EditImage, region of classes", EDIT, Pool(edit_region)))
+    local = next((each for each in directions if each.regions), None)
+    if segments and local is not None:
+        parts = [region_pb2.RegionPart(class_name=name) for name in local.regions]
+        region = region_pb2.Region(parts=parts)
+        found.append(
+            _workload(
+                "EditImage, region of classes",
+                EDIT,
+                lambda: EditImageRequest(image=new_face(), edits=by(local), region=region),
+            )
+        )
     return found
+
+
+def _styles(faces: Sequence[Image.Image], preset: str) -> list[Workload]:
+    photos = [face.resize((PHOTO, PHOTO), Image.Resampling.BICUBIC) for face in faces]
+    new_face, new_photo = Pictures(faces).next, Pictures(photos).next
+
+    def by(source: StyleSource) -> StylizeRequest:
+        return StylizeRequest(content=new_photo(), styles=[source])
+
+    return [
+        _workload(f"Stylize {PHOTO} px, preset", STYLIZE, lambda: by(StyleSource(preset=preset))),
+        _workload(
+            f"Stylize {PHOTO} px, picture", STYLIZE, lambda: by(StyleSource(image=new_face()))
+        ),
+    ]
+
+
+def _workload(name: str, path: str, make: Callable[[], Message]) -> Workload:
+    return Workload(name, path, Pool(lambda: make().SerializeToString()))

@@ -8,7 +8,6 @@ its turn is idle. `--keep` keeps the table, `--json FILE` the figures.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import random
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks import machine
 from benchmarks.bench import Bench
-from benchmarks.load import Method, Outcome, closed_loop, connected
+from benchmarks.load import Method, Outcome, closed_loop, connected, run
 from benchmarks.payloads import INFER, latents
 from benchmarks.peers.subjects import PEERS, Peer
 from benchmarks.report import RESULTS, Report, figures, keep, spread
@@ -115,7 +114,7 @@ def main() -> int:
             continue
         try:
             peer.install()
-            report.rows += asyncio.run(compare(bench, peer))
+            report.rows += run(compare(bench, peer))
         except (subprocess.CalledProcessError, RuntimeError) as error:
             print(f"{peer.title}: not measured: {error}", file=sys.stderr)
             code = 1
