@@ -27,6 +27,7 @@ from velatura.server.engine.errors import (
     InvalidTensor,
     QueueFull,
 )
+from velatura.server.engine.standing import Priority, Standing, current_standing
 from velatura.server.observability.metrics import Metrics
 
 from .virtual_time import START, VirtualLoop, play
@@ -46,6 +47,7 @@ class Call:
     patience: float | None
     cancelled_at: float | None
     poisoned: bool
+    standing: Standing
 
 
 @dataclass
@@ -99,6 +101,7 @@ def random_call(rng: random.Random, number: int) -> Call:
         patience=rng.choice((None, None, rng.random() * 0.06, 0.004, 1.0)),
         cancelled_at=at + rng.choice((0.0, 0.0005, rng.random() * 0.05)) if cancelled else None,
         poisoned=rng.random() < 0.08,
+        standing=Standing(rng.choice(("", "ann", "bob")), rng.choice(list(Priority))),
     )
 
 
@@ -119,6 +122,7 @@ def tensors(call: Call) -> dict[str, NDArray[Any]]:
 
 async def one(world: World, batcher: Batcher, call: Call) -> None:
     """A caller from arrival to outcome. A second outcome for the same caller would be an error."""
+    current_standing.set(call.standing)
     await asyncio.sleep(call.at)
     deadline = None if call.patience is None else START + call.at + call.patience
     try:

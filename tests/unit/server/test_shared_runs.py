@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from velatura.server.engine.errors import DeviceFailed, FailureKind
+from velatura.server.engine.standing import Priority, Standing, current_standing
 from velatura.server.imaging.frames import Frame, central_frame
 from velatura.server.imaging.picture import Picture
 from velatura.server.imaging.regions import ClassPart, RegionSpec
@@ -136,6 +137,18 @@ async def test_the_same_edits_at_once_share_every_run(workers: Workers, limit: i
     assert server.ran == ["encoder", "synthesis"]
     assert server.caches.in_flight == 0
     assert (server.caches.nbytes == 0) == (limit == 0)
+
+
+async def test_an_urgent_call_does_not_wait_for_one_that_may_wait(server: Server) -> None:
+    server.engine.delays = {"encoder": 0.05}
+
+    async def one(priority: Priority) -> None:
+        current_standing.set(Standing(priority=priority))
+        await encode(server.job(), sent(), GENERATOR, central_frame(60, 40), reconstruct=False)
+
+    urgencies = (Priority.LOW, Priority.HIGH, Priority.LOW, Priority.HIGH)
+    await asyncio.gather(*(asyncio.create_task(one(each)) for each in urgencies))
+    assert server.ran == ["encoder"] * 2
 
 
 async def test_the_last_to_leave_stops_the_run_and_a_failure_is_not_kept(server: Server) -> None:

@@ -55,9 +55,9 @@ class Memo(Generic[T]):
         (self._metrics.misses if found is None else self._metrics.hits).inc()
         return found
 
-    def there(self, key: Hashable) -> bool:
+    def there(self, key: Hashable, variant: Hashable = None) -> bool:
         """Whether it is kept or being computed, without counting it as asked for."""
-        return (self._kept is not None and key in self._kept) or (key, None) in self._flights
+        return (self._kept is not None and key in self._kept) or self.in_progress(key, variant)
 
     def in_progress(self, key: Hashable, variant: Hashable = None) -> bool:
         """Whether somebody is computing it."""

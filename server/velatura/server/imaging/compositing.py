@@ -62,7 +62,7 @@ def add_change(
     columns = slice(x0 - frame.x, x1 - frame.x)
     down = axis_weights(change.shape[0], frame.size, cv2.INTER_CUBIC)  # [size, s]
     changes = _Enlarged(change, down, columns)
-    gains = None if gain is None else _Enlarged(gain, down, columns, -1, 1)
+    gains = None if gain is None else _Enlarged(gain, down, columns, (-1, 1))
     fade_x, fade_y = _seam(original, frame, seam_px)
 
     for rows in strips(y0, y1, (x1 - x0) * 3):
@@ -120,8 +120,8 @@ class _Enlarged:
     """Float32 [s, s, 3] at the size of its frame, in strips, between limits.
 
     `weights` [size, s] are those of `axis_weights`, `columns` the frame's columns that are wanted.
-    Without `lowest` and `highest` each channel stays within its own range: a cubic filter
-    overshoots beside steps, which would ring as a halo.
+    Without `limits` each channel stays within its own range: a cubic filter overshoots beside
+    steps, which would ring as a halo.
     """
 
     def __init__(
@@ -129,8 +129,7 @@ class _Enlarged:
         values: F32,
         weights: F32,
         columns: slice,
-        lowest: float | None = None,
-        highest: float | None = None,
+        limits: tuple[float, float] | None = None,
     ) -> None:
         width = columns.stop - columns.start
         self._weights = weights
@@ -141,19 +140,18 @@ class _Enlarged:
             wide = np.einsum("ws,rsc->rwc", weights[columns], values, optimize=True)
         self._wide = np.ascontiguousarray(wide, np.float32).reshape(len(values), -1)  # [s, w·3]
         flat = values.reshape(len(values), -1)  # [s, s·3]: rows reduce many times as fast as pixels
-        self._lowest = np.tile(flat.min(axis=0).reshape(-1, 3).min(axis=0), width)  # [w·3]
-        self._highest = np.tile(flat.max(axis=0).reshape(-1, 3).max(axis=0), width)
-        if lowest is not None and highest is not None:
-            self._lowest, self._highest = np.float32(lowest), np.float32(highest)
+        lowest = flat.min(axis=0).reshape(-1, 3).min(axis=0)  # [3]
+        highest = flat.max(axis=0).reshape(-1, 3).max(axis=0)
+        self._limits = limits or (np.tile(lowest, width), np.tile(highest, width))  # [w·3]
 
     def strip(self, rows: slice) -> F32:
         """Rows of the frame, float32 [h, w·3], the caller's own."""
         if self._same_size:
-            return np.clip(self._wide[rows], self._lowest, self._highest)
+            return np.clip(self._wide[rows], *self._limits)
         weights = self._weights[rows]  # [h, s]
         used = support(weights)
         enlarged: F32 = weights[:, used] @ self._wide[used]
-        return np.clip(enlarged, self._lowest, self._highest, out=enlarged)
+        return np.clip(enlarged, *self._limits, out=enlarged)
 
 
 def _check_shapes(original: U8, mask: Mask) -> None:

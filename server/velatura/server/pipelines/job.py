@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from velatura.server.engine.engine import Engine
 from velatura.server.engine.memo import Memo
+from velatura.server.engine.standing import current_standing
 from velatura.server.observability.record import CallRecord
 from velatura.server.pipelines.caches import Caches
 from velatura.server.pipelines.workers import Workers
@@ -95,7 +96,7 @@ class Job:
 
     def costs_a_run(self, memo: Memo[T], model: str, key: tuple[Hashable, ...]) -> bool:
         """Whether `recall` would have to run `model`, rather than find or share its result."""
-        return not memo.there(self._key(model, key))
+        return not memo.there(self._key(model, key), _sharing(None))
 
     def keep(self, memo: Memo[T], model: str, key: tuple[Hashable, ...], value: T) -> None:
         """Keep a result of `model`."""
@@ -112,10 +113,10 @@ class Job:
         variant: Hashable = None,
         keep: bool = False,
     ) -> T:
-        """The result of `compute`, computed once for all who ask for it at the same time; waiting
-        for somebody else's is timed as `stage`.
+        """The result of `compute`, computed once for all who ask for it at the same time, with the
+        same urgency, and in the same `variant`; waiting for somebody else's is timed as `stage`.
         """
-        whole = self._key(model, key)
+        whole, variant = self._key(model, key), _sharing(variant)
         waiting = memo.in_progress(whole, variant)
         with self.record.stage(stage) if waiting else nullcontext():
             value = await memo.compute(
@@ -138,3 +139,8 @@ class Job:
         """Run a function on pixels in the pool, as a stage."""
         with self.record.stage(stage):
             return await self._workers.run(function, *args, **kwargs)
+
+
+def _sharing(variant: Hashable) -> Hashable:
+    """Who may share a computation: an urgent call must not wait for one that may wait."""
+    return (variant, current_standing.get().priority)
