@@ -91,8 +91,10 @@ def wrap(model: onnx.ModelProto, inputs: Sequence[Adapter], outputs: Sequence[Ad
 def _rename(graph: onnx.GraphProto) -> None:
     """Put the prefix before every value's name. Names of subgraphs get it too, since they may mean
     values of the graph around them (onnx.compose leaves those as they were)."""
-    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        named.name = _PREFIX + named.name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = _PREFIX + value.name
+    for tensor in graph.initializer:
+        tensor.name = _PREFIX + tensor.name
     for sparse in graph.sparse_initializer:
         sparse.values.name = _PREFIX + sparse.values.name
     for node in graph.node:
