@@ -20,6 +20,9 @@ from velatura.server.engine.shape_queue import Chunk, Request
 
 # Callers that come back sooner than this only add to the load.
 MIN_RETRY_S = 0.05
+# Of the time that a deadline leaves, so much more than the estimate must be there: half of all waits
+# are longer than expected, and the answer still has to reach its caller.
+MARGIN = 1.1
 # A deadline is given up before it passes only where even most of the expected time is not left:
 # estimates are not that good.
 SURELY = 0.8
@@ -129,14 +132,16 @@ class Admission:
         if load.idle and not self.fresh(now):
             return
         left = deadline - now
-        if load.wait_s + load.run_s <= left:
+        # An idle network's run is all there is to estimate; the longer the way, the rougher.
+        sure = left if load.idle and not load.wait_s else left / MARGIN
+        missing = load.wait_s + load.run_s - sure
+        if missing <= 0.0:
             return
         detail = (
             f"about {load.wait_s:.3f} s of waiting and {load.run_s:.3f} s of running do not fit "
             f"into the {left:.3f} s that the deadline leaves"
         )
         # Sent again with as much time, it fits once the queue is shorter by what was missing now.
-        missing = load.wait_s + load.run_s - left
         raise self.full(Refusal.DEADLINE, detail, min(load.wait_s, missing))
 
     def hopeless(self, left: float, run_s: float, now: float) -> QueueFull | None:
