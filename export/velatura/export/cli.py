@@ -17,6 +17,7 @@ from velatura.export.errors import ExportError
 from velatura.export.formats import Format, Layout, Precision
 from velatura.export.graph_command import graph
 from velatura.export.inspect_command import compare, inspect
+from velatura.export.quantize_command import quantize
 from velatura.export.triton_command import triton
 from velatura.v1 import bundle_pb2
 
@@ -254,6 +255,7 @@ app.command()(graph)
 app.command()(triton)
 app.command()(inspect)
 app.command()(compare)
+app.command()(quantize)
 
 
 @app.command()

@@ -53,3 +53,21 @@ def halve_weights(path: Path, name: str) -> None:
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def widen_weights(path: Path, out: Path) -> None:
+    """Write the graph to `out` with the weights that `halve_weights` stored in float32 again."""
+    model = onnx.load(path)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes, narrow = [], set()
+    for node in model.graph.node:
+        if node.op_type != "Cast" or node.input[0] not in stored:
+            nodes.append(node)
+            continue
+        values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+        stored[node.output[0]] = numpy_helper.from_array(values, node.output[0])
+        narrow.add(node.input[0])
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(t for name, t in stored.items() if name not in narrow)
+    model.graph.node.extend(nodes)
+    out.write_bytes(model.SerializeToString(deterministic=True))

@@ -40,3 +40,10 @@ class Layout(StrEnum):
 
     BUNDLE = "bundle"
     TRITON = "triton"
+
+
+class Quantisation(StrEnum):
+    """How int8 gets its ranges."""
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
