@@ -74,17 +74,21 @@ def running(
     *,
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
+    drains: bool = True,
 ) -> Iterator[Served]:
-    """Runs a command that serves `address` for the block, and ends it by SIGTERM."""
+    """Runs a command that serves `address` for the block, and ends it by SIGTERM, after which it
+    exits with 0 where it `drains`. Its log is shown where something went wrong."""
     # A file and not a pipe: a server that waits for its log to be read would be measured waiting.
     with tempfile.TemporaryFile() as log:
         began = time.perf_counter()
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=cwd)
+        good = False
         try:
             yield Served(address, metrics, psutil.Process(server.pid), began)
+            good = True
         finally:
             code = _stop(server)
-            if code != 0:
+            if not good or (drains and code != 0):
                 log.seek(0)
                 sys.stderr.write(log.read().decode(errors="replace")[-4000:])
 

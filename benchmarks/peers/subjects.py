@@ -67,7 +67,8 @@ class Peer:
             port = free_port()
             start = self.start(bundle.resolve() / f"{MODEL}.onnx", Path(folder), port)
             env = {**os.environ, **start.env}
-            with running(start.command, f"127.0.0.1:{port}", env=env, cwd=start.cwd) as served:
+            address = f"127.0.0.1:{port}"
+            with running(start.command, address, env=env, cwd=start.cwd, drains=False) as served:
                 yield served
 
 
