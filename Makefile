@@ -50,7 +50,7 @@ bench-observability: setup ## Measure what metrics and tracing cost in throughpu
 	$(RUN)/python -m benchmarks.observability --seconds $(or $(SECONDS),300)
 
 bench-export: setup-dev ## Measure what exporting a generator is worth: eager torch beside onnxruntime (FLAGS="--forms")
-	$(DEV)/python benchmarks/export.py $(FLAGS)
+	$(DEV)/python -m benchmarks.export $(FLAGS)
 
 soak: setup-dev ## Let clients vanish for a minute, then look for leaks over 20,000 requests (SECONDS=60 REQUESTS=20000)
 	SOAK_SECONDS=$(or $(SECONDS),60) SOAK_REQUESTS=$(or $(REQUESTS),20000) $(DEV)/pytest -q -s tests/chaos/test_soak.py

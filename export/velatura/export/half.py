@@ -82,7 +82,7 @@ class _HalfLayer(nn.Module):
 
     def __init__(self, layer: SynthesisLayer) -> None:
         super().__init__()
-        weight = layer.weight
+        weight: Tensor = layer.weight
         largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-30)
         weight = weight / largest / math.sqrt(weight[0].numel())  # [out, in, 3, 3]
         self.styles = _Styles(layer)
@@ -124,7 +124,7 @@ class _HalfLayer(nn.Module):
 
 
 class _HalfToRGB(nn.Module):
-    """`ToRGB`: the product in float16, its scale, bias and sum in float32."""
+    """`ToRGB`, to [N, 3, R, R]: the product in float16, its scale, bias and sum in float32."""
 
     def __init__(self, layer: ToRGB) -> None:
         super().__init__()
@@ -139,8 +139,8 @@ class _HalfToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles, largest = self.styles(w)
-        out = F.conv2d(x * styles.half()[:, :, None, None], self.weight).float()  # [N, 3, R, R]
-        out = out * (self.scale * largest[:, :, None, None]) + self.bias
+        out: Tensor = F.conv2d(x * styles.half()[:, :, None, None], self.weight).float()
+        out = out * (self.scale * largest[:, :, None, None]) + self.bias  # float32
         return out.clamp(-self.clamp, self.clamp)
 
 

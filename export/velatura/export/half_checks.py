@@ -51,11 +51,11 @@ class HalfFigures:
         )
 
 
-class _Peak(TorchDispatchMode):
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Largest magnitude of every float16 tensor that torch computes; infinity for NaN."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.largest = 0.0
 
     def __torch_dispatch__(

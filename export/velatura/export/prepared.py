@@ -107,4 +107,5 @@ class _PreparedToRGB(nn.Module):
         weight = self.weight * self.affine(w)[:, None]  # [N, 3, in]
         out = weight @ x.flatten(2) + self.bias  # [N, 3, R · R]
         out = out.clamp(-self.clamp, self.clamp) if self.clamp else out
-        return out.unflatten(2, x.shape[2:])  # [N, 3, R, R]
+        picture: Tensor = out.unflatten(2, x.shape[2:])  # [N, 3, R, R]
+        return picture
