@@ -87,13 +87,7 @@ def mapping_spec(
             f"{name}: {len(class_names)} class names ({len(set(class_names))} different) for "
             f"{config.classes} classes; give one name for each class"
         )
-    inputs = [
-        Port("z", (-1, config.z_dim), layout="N, dimension"),
-        Port("truncation_psi", (-1,), 0, 1, "N"),
-    ]
-    if config.classes:
-        weights = Port("class_weights", (-1, config.classes), layout="N, class", sums_to_one=True)
-        inputs.append(weights)
+    inputs = samples(config)
     kind = f"class-conditional mapping network of {config.classes} classes"
     outputs = (Port("w", (-1, config.w_dim), layout="N, dimension"),)
     reference = float64_reference(generator.mapping, tuple(inputs), outputs, _TOLERANCE)
@@ -191,6 +185,18 @@ def require_fitting(encoder: Encoder, generator: Generator) -> None:
 def picture(name: str, resolution: int) -> Port:
     """[N, 3, R, R] in [-1, 1]."""
     return Port(name, (-1, 3, resolution, resolution), -1, 1, "NCHW")
+
+
+def samples(config: GeneratorConfig) -> list[Port]:
+    """z, truncation_psi and, of a class-conditional network, class_weights."""
+    ports = [
+        Port("z", (-1, config.z_dim), layout="N, dimension"),
+        Port("truncation_psi", (-1,), 0, 1, "N"),
+    ]
+    if config.classes:
+        weights = Port("class_weights", (-1, config.classes), layout="N, class", sums_to_one=True)
+        ports.append(weights)
+    return ports
 
 
 def latents(config: GeneratorConfig) -> Port:

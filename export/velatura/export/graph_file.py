@@ -17,7 +17,7 @@ from velatura.export.convert import open_generator
 from velatura.export.double_precision import float64_reference
 from velatura.export.errors import ExportError
 from velatura.export.formats import Fusion, Noise
-from velatura.export.generator_networks import Origin, latents, picture
+from velatura.export.generator_networks import Origin, latents, picture, samples
 from velatura.export.inversion_networks import ITERATIONS
 from velatura.export.networks.fused import Reconstruction, Renderer, SampleRenderer, noise_size
 from velatura.export.networks.stylegan2 import Generator, SynthesisNetwork
@@ -80,21 +80,17 @@ def graph_spec(
     generator."""
     config = generator.config
     noisy = options.noise is Noise.INPUT
-    encoder = None
+    encoder: nn.Module | None = None
+    quick_encoder: nn.Module | None = None
     inputs: list[Port] = [latents(config)]
     what = "W+ latents to an image"
     if options.fuse is Fusion.ENCODER and options.encoder is not None:
-        encoder = describe_encoder(options.encoder, name, generator, origin, options.iterations)
+        described = describe_encoder(options.encoder, name, generator, origin, options.iterations)
+        encoder, quick_encoder = described.module, described.traced or described.module
         inputs = [(_pixels if options.pixels else picture)("image", config.resolution)]
         what = "an image to what the generator makes of its latents"
     elif options.fuse is Fusion.MAPPING:
-        inputs = [
-            Port("z", (-1, config.z_dim), layout="N, dimension"),
-            Port("truncation_psi", (-1,), 0, 1, "N"),
-        ]
-        if config.classes:
-            classes = (-1, config.classes)
-            inputs.append(Port("class_weights", classes, layout="N, class", sums_to_one=True))
+        inputs = samples(config)
         what = "a random vector to an image"
     if noisy:
         inputs.append(Port("noise", (-1, noise_size(generator.synthesis)), layout="N, number"))
@@ -102,10 +98,10 @@ def graph_spec(
     made = "reconstruction" if options.fuse is Fusion.ENCODER else "image"
     output = (_pixels if options.pixels else picture)(made, config.resolution)
     tolerance = _PIXEL_TOLERANCE if options.pixels else _TOLERANCE
-    module = _network(generator, options, encoder and encoder.module, generator.synthesis)
+    module = _network(generator, options, encoder, generator.synthesis)
     # Where noise comes in, it cannot be computed beforehand.
     quick = generator.synthesis if noisy else prepared(generator.synthesis)
-    traced = _network(generator, options, encoder and (encoder.traced or encoder.module), quick)
+    traced = _network(generator, options, quick_encoder, quick)
     return NetworkSpec(
         name=name,
         role=bundle_pb2.ROLE_UNSPECIFIED,
