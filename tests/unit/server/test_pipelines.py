@@ -79,7 +79,7 @@ async def test_encoder_and_segmenter_run_side_by_side(workers: Workers) -> None:
     assert done.change is not None
     assert done.change.max_difference_outside == 0
     assert 0.3 < done.change.region_share < 0.7
-    assert engine.promised == [[[("encoder", 1), ("segmenter", 1)], [("synthesis", 2)]]]
+    assert engine.promised == [[[("encoder", 1), ("segmenter", 2)], [("synthesis", 2)]]]
 
 
 async def test_a_box_needs_no_segmenter_and_a_token_no_encoder(workers: Workers) -> None:

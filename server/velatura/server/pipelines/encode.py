@@ -29,10 +29,11 @@ async def encode(
     job: Job, picture: Picture, generator: GeneratorEntry, frame: Frame, *, reconstruct: bool
 ) -> Encoding:
     """Encode the part of a picture inside `frame`, and decode it again where asked to."""
-    w_plus = await latents_of(job, picture, frame, generator)
-    if not reconstruct:
-        return Encoding(w_plus)
-    image = await reconstruction(job, w_plus, generator)  # [3, R, R]
+    if not reconstruct or not generator.encoder:
+        return Encoding(await latents_of(job, picture, frame, generator))
+    with job.engine.promise([[(generator.encoder, 1)], [(generator.synthesis, 1)]]):
+        w_plus = await latents_of(job, picture, frame, generator)
+        image = await reconstruction(job, w_plus, generator)  # [3, R, R]
     seen = await job.compute("prepare", network_view, picture, frame, generator.resolution)
     psnr = peak_signal_to_noise(seen[0], image)
     return Encoding(w_plus, await job.compute("finish", picture_of, image), psnr)
