@@ -16,6 +16,7 @@ from velatura.server.imaging.frames import (
     cover_with_frames,
     crop_to_network,
     frame_of_box,
+    to_pixels,
     to_planes,
     to_samples,
 )
@@ -153,3 +154,13 @@ def test_logits_that_do_not_belong_together_are_refused() -> None:
     three, four = np.zeros((3, 4, 4), np.float32), np.zeros((4, 4, 4), np.float32)
     with pytest.raises(ValueError, match="same classes"):
         blend_logits([(Frame(0, 0, 10), three), (Frame(0, 0, 10), four)], 10, 10)
+
+
+def test_planes_become_pixels_without_being_changed() -> None:
+    planes = np.linspace(-1.5, 1.5, 3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
+    planes.flags.writeable = False  # as what is kept between requests is
+    pixels = to_pixels(planes)
+    assert pixels.shape == (4, 5, 3)
+    assert pixels.dtype == np.float32
+    expected = (np.clip(planes, -1, 1) * 127.5 + 127.5).transpose(1, 2, 0)
+    np.testing.assert_allclose(pixels, expected, atol=1e-5)

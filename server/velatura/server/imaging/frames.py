@@ -110,17 +110,32 @@ def to_samples(planes: F32, lo: float, hi: float) -> U8:
     return np.ascontiguousarray(samples.transpose(1, 2, 0))  # [H, W, 3]
 
 
+def to_pixels(planes: F32) -> F32:
+    """A network's float32 [3, H, W] in [-1, 1] as samples 0..255, float32 [H, W, 3], not rounded;
+    what lies beyond is clipped."""
+    pixels = np.asarray(cv2.merge(list(planes)), np.float32)  # [H, W, 3]
+    np.clip(pixels, -1, 1, out=pixels)
+    pixels *= np.float32(127.5)
+    pixels += np.float32(127.5)
+    return pixels
+
+
 def crop_to_network(rgb: U8, frame: Frame, size: int, lo: float, hi: float) -> F32:
-    """The frame's part of uint8 [H, W, 3], as float32 [1, 3, size, size] in [lo, hi].
+    """`crop_to_size`, as float32 [1, 3, size, size] in [lo, hi]."""
+    return to_planes(crop_to_size(rgb, frame, size), lo, hi)
+
+
+def crop_to_size(rgb: U8, frame: Frame, size: int) -> U8:
+    """The frame's part of uint8 [H, W, 3] at a network's size, uint8 [size, size, 3].
 
     Shrinking averages areas, so that nothing aliases; enlarging is cubic.
     """
     crop = _cut(rgb, frame)  # [frame.size, frame.size, 3]
-    if frame.size != size:
-        kind = cv2.INTER_AREA if frame.size > size else cv2.INTER_CUBIC
-        resized = cv2.resize(crop, (size, size), interpolation=kind)  # [size, size, 3]
-        crop = np.asarray(resized, np.uint8)
-    return to_planes(crop, lo, hi)
+    if frame.size == size:
+        return crop
+    kind = cv2.INTER_AREA if frame.size > size else cv2.INTER_CUBIC
+    resized = cv2.resize(crop, (size, size), interpolation=kind)  # [size, size, 3]
+    return np.asarray(resized, np.uint8)
 
 
 def blend_logits(parts: Sequence[tuple[Frame, F32]], width: int, height: int) -> U8:

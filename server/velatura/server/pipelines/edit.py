@@ -15,7 +15,8 @@ from velatura.server.imaging.frames import (
     Frame,
     central_frame,
     cover_with_frames,
-    crop_to_network,
+    crop_to_size,
+    to_pixels,
 )
 from velatura.server.imaging.picture import F32, U8, Picture
 from velatura.server.imaging.regions import RegionSpec, needs_segmenter
@@ -139,13 +140,8 @@ def _composite(
     """Carry the difference of two generated images [3, R, R] over to the picture; uint8 [H, W, 3]
     and the figures."""
     mask = mask_of(order.region, order.segmenter, picture, labels)
-    size = order.generator.resolution
-    seen = crop_to_network(picture.opaque(), frame, size, 0.0, 255.0)[0]  # [3, R, R]
+    seen = crop_to_size(picture.opaque(), frame, order.generator.resolution)  # [R, R, 3]
     # Clipped to what is visible: what the generator overshoots must not be added.
-    images = [
-        np.clip(image, -1, 1) * np.float32(127.5) + np.float32(127.5) for image in (before, after)
-    ]
-    views = [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in (seen, *images)]
-    carried = carry_change(*views)  # [R, R, 3] each
+    carried = carry_change(seen.astype(np.float32), to_pixels(before), to_pixels(after))
     rgb = add_change(picture.rgb, carried.offset, frame, mask, gain=carried.gain)
     return rgb, measure(picture.rgb, rgb, mask)
