@@ -97,7 +97,7 @@ def read_inputs(request: ModelInferRequest, entry: ModelEntry) -> dict[str, NDAr
 def written_response(head: ModelInferResponse, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """`head` with `arrays` as its outputs, serialised: raw bytes, what every client reads.
 
-    A message would copy the elements three times on their way into it and out again. Fields of
+    A message would copy the elements on their way into it and out of it again. Fields of
     protobuf may follow each other in any order, so the raw contents are put behind the rest, from
     the arrays' own memory, in a single copy.
     """
