@@ -264,7 +264,9 @@ def directions(
         str,
         typer.Argument(help="sefa, ganspace, or a file: .npy (InterFaceGAN), .npz (GANSpace), .pt"),
     ],
-    generator: Annotated[Path, typer.Option("--generator", "-g", help="Its NAME.safetensors.")],
+    generator: Annotated[
+        Path, typer.Option("--generator", "-g", help="Any generator that `bundle` takes.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")],
     layers: Annotated[str, typer.Option(help="Layers of W+: coarse, middle, fine, or 4:8.")] = "",
     count: Annotated[int, typer.Option(help="SeFa and GANSpace: how many.", min=1)] = 5,

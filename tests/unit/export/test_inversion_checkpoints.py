@@ -13,6 +13,7 @@ from torch import Tensor
 
 from velatura.export.checkpoints.inversion import load_decoder, load_encoder
 from velatura.export.convert import convert, open_generator, recognise
+from velatura.export.directions.registry import write_directions
 from velatura.export.errors import CheckpointError
 from velatura.export.formats import Format
 from velatura.export.inversion_networks import inversion_module
@@ -20,6 +21,7 @@ from velatura.export.networks.gradual_style import StyleEncoder, StyleEncoderCon
 from velatura.export.networks.inversion import View, shown
 from velatura.export.networks.ir_se50 import BackboneConfig
 from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
+from velatura.export.own_bundle import OwnFiles, load_own, origin_of
 
 from . import inversion_files, rosinality_files
 
@@ -167,6 +169,22 @@ def test_the_decoder_is_a_generator_of_its_own(tmp_path: Path) -> None:
     torch.testing.assert_close(generator.mapping.w_avg, average[0])
     written = convert(path, tmp_path / "g.safetensors")
     torch.testing.assert_close(written.mapping.w_avg, open_generator(path).mapping.w_avg)
+
+
+def test_directions_are_found_for_a_file_as_it_is(tmp_path: Path) -> None:
+    kind = "Encoder4Editing"
+    path, found = tmp_path / "e.pt", tmp_path / "directions.json"
+    inversion_files.write(
+        path, inversion_files.build(kind), kind, latent_avg=inversion_files.average()
+    )
+    assert write_directions("sefa", path, found, count=2) == ["sefa-0", "sefa-1"]
+    own = load_own(OwnFiles(path, path, directions=found), "faces", origin_of("", ""))
+    assert [spec.name for spec in own.specs] == [
+        "faces-synthesis",
+        "faces-mapping",
+        "faces-encoder",
+    ]
+    assert len(own.directions.directions) == 2
 
 
 def test_whether_the_average_is_added_is_the_files_own_choice(tmp_path: Path) -> None:
