@@ -154,7 +154,7 @@ def answer_of(server: RunningServer, method: str, request: Message) -> Message:
         "Stylize": stylize_pb2_grpc.StyleServiceStub,
     }
     answer: Message = getattr(stubs[method](channel), method)(request)
-    answer.ClearField("timings")  # type: ignore[arg-type]
+    answer.ClearField("timings")
     return answer
 
 

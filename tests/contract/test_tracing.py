@@ -51,7 +51,7 @@ def traced(bundle_path: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             bundle_path,
             tmp_path_factory.mktemp("traced"),
             ["--otlp-endpoint", collector.address, "--trace-sampling", "0",
-             "--service-name", "tested"],
+             "--service-name", "tested", "--cache-mib", "0"],  # every call runs its networks
         )  # fmt: skip
         try:
             stub = edit_pb2_grpc.EditServiceStub(server.channel())
