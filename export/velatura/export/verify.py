@@ -52,6 +52,7 @@ def verify(spec: NetworkSpec, path: Path) -> list[bundle_pb2.Verification]:
     Raises ExportError at the first output that differs by more than its tolerance, has another
     shape, or is not finite.
     """
+    _require_enough(spec)
     session = open_graph(path)
     source = f"torch {spec.precision}"
     done: list[bundle_pb2.Verification] = []
@@ -70,6 +71,14 @@ def verify(spec: NetworkSpec, path: Path) -> list[bundle_pb2.Verification]:
                 spec, reference.name, expected, actual, reference.tolerance, batch, size
             )
     return done
+
+
+def _require_enough(spec: NetworkSpec) -> None:
+    """One batch or size could agree by chance with what was traced."""
+    if len(set(spec.batch_sizes)) < 3:
+        raise ExportError(f"{spec.name}: batches {spec.batch_sizes}; compare three different ones")
+    if spec.free_size and len(set(spec.sizes)) < 2:
+        raise ExportError(f"{spec.name}: sizes {spec.sizes}; compare two where they are free")
 
 
 def _cases(

@@ -146,3 +146,11 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a graph")
     with pytest.raises(ExportError, match=r"broken\.onnx: onnxruntime does not load it"):
         open_graph(path)
+
+
+def test_too_few_batches_or_sizes_prove_nothing(graph: Path, tiny_synthesis: NetworkSpec) -> None:
+    with pytest.raises(ExportError, match=r"batches \(1, 3, 3\); compare three different"):
+        verify(replace(tiny_synthesis, batch_sizes=(1, 3, 3)), graph)
+    free = (Port("x", (-1, 3, -1, -1)),)
+    with pytest.raises(ExportError, match=r"compare two where they are free"):
+        verify(replace(tiny_synthesis, inputs=free, sizes=((64, 64),)), graph)
