@@ -19,6 +19,8 @@ from velatura.v1 import bundle_pb2, edit_pb2, edit_pb2_grpc
 from ..running import RunningServer, opened, picture, png, samples, start_server
 from ..unit.export import ada_snapshots, inversion_files, rosinality_files
 
+# Twelve graphs are traced first, which other work on the machine can stretch.
+pytestmark = pytest.mark.timeout(1200)
 RESOLUTION, NUM_WS, W_DIM = 8, 4, 8  # tracing takes time for each layer
 SHAPE = inversion_files.Shape((16, 32, 48, 64), (1, 1, 1, 1), NUM_WS, W_DIM)
 
