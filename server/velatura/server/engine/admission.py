@@ -20,8 +20,8 @@ from velatura.server.engine.shape_queue import Chunk, Request
 
 # Callers that come back sooner than this only add to the load.
 MIN_RETRY_S = 0.05
-# Of the time that a deadline leaves, so much more than the estimate must be there: half of all waits
-# are longer than expected, and the answer still has to reach its caller.
+# Of the time that a deadline leaves, so much more than the estimate must be there: half of all
+# waits are longer than expected, and the answer still has to reach its caller.
 MARGIN = 1.1
 # A deadline is given up before it passes only where even most of the expected time is not left:
 # estimates are not that good.
