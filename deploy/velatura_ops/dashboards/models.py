@@ -181,8 +181,8 @@ QUEUE = Row(
         ),
         Panel(
             "What left the queue without a run?",
-            "Items of callers that hung up, whose deadline passed while they waited or could not be "
-            "met any more (late), or who had most of a full queue (displaced). Much of it: "
+            "Items of callers that hung up, whose deadline passed while they waited or could not "
+            "be met any more (late), or who had most of a full queue (displaced). Much of it: "
             "deadlines are too short for this load.",
             "short",
             (
