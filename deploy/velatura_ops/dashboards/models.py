@@ -221,8 +221,8 @@ BATCHES = Row(
         Panel(
             "What closes batches?",
             "device_free: an idle device took what was there. full: the limit, which is the best "
-            "use. cost: more items would not have been cheaper. shape: others wait with other shapes. "
-            "retry: a batch failed, item by item again.",
+            "use. cost: more items would not have been cheaper. shape: others wait with other "
+            "shapes. retry: a batch failed, item by item again.",
             "short",
             (
                 Query(
