@@ -125,7 +125,8 @@ def test_settings_come_from_file_environment_and_flags(
     assert failing(stub.EditImage, edit_request(70)).info["limit"] == "4096"
 
 
-def test_many_callers_share_batches_and_each_gets_its_own_answer(server: RunningServer) -> None:
+def test_many_callers_share_batches_and_each_gets_its_own_answer(start: Start) -> None:
+    server = start("--cache-mib", "0")  # every answer is computed
     stub = edit_pb2_grpc.EditServiceStub(server.channel())
     requests = [edit_request(128, seed) for seed in range(32)]
     expected = [samples(stub.EditImage(request).image) for request in requests]
