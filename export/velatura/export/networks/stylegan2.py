@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from velatura.export.networks.upsampling import UpsamplingForm, filter_kernel, upsample_convolve
+from velatura.export.networks.upsampling import UpsamplingForm, upsample_convolve
 
 _LEAKY_SLOPE = 0.2
 _LEAKY_GAIN = math.sqrt(2)  # keeps the variance of a leaky ReLU's output near one
@@ -250,7 +250,9 @@ class SynthesisBlock(nn.Module):
 
 def _upsample_rgb(rgb: Tensor, taps: Sequence[int]) -> Tensor:
     """[N, 3, H, W] → [N, 3, 2H, 2W], low-pass filtered."""
-    kernel = filter_kernel(rgb, taps).expand(3, 1, -1, -1)  # [3, 1, t, t]
+    filter_1d = torch.tensor(taps, dtype=rgb.dtype, device=rgb.device)
+    filter_1d = filter_1d * (2 / filter_1d.sum())
+    kernel = torch.outer(filter_1d, filter_1d).expand(3, 1, -1, -1)  # [3, 1, t, t]
     margin = (len(taps) - 2) // 2
     return F.conv_transpose2d(rgb, kernel, stride=2, padding=margin, groups=3)
 
