@@ -137,8 +137,6 @@ def avatar_specs(weights: AvatarWeights) -> list[NetworkSpec]:
     specs = [
         replace(
             generator_networks.synthesis_spec(SYNTHESIS, generator, _ORIGIN),
-            # As trained: the committed file stays what it is until other weights replace it.
-            traced=None,
             pictures=partial(sampled, generator),
         ),
         generator_networks.mapping_spec(MAPPING, generator, _ORIGIN),

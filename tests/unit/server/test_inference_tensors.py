@@ -10,7 +10,7 @@ import pytest
 from inference import open_inference_pb2 as oip
 from velatura.server.engine.errors import InvalidTensor
 from velatura.server.engine.manifest_check import NUMPY_DTYPES
-from velatura.server.rpc.inference_tensors import DATATYPES, read_inputs, write_output
+from velatura.server.rpc.inference_tensors import DATATYPES, read_inputs, written_response
 from velatura.v1.bundle_pb2 import ModelEntry, TensorSpec
 
 LISTS = {
@@ -60,8 +60,10 @@ def test_contents_and_back(dtype: str) -> None:
     found = [read(dtype, [2, 2], array.tobytes())]
     if dtype != "float16":
         found.append(read(dtype, [2, 2], **{LISTS[DATATYPES[dtype]]: array.ravel().tolist()}))
-    response = oip.ModelInferResponse()
-    write_output(response, "y", array)
+    response = oip.ModelInferResponse.FromString(
+        written_response(oip.ModelInferResponse(model_name="m"), {"y": array})
+    )
+    assert response.model_name == "m"
     found.append(read(dtype, [2, 2], response.raw_output_contents[0]))
     for each in found:
         assert each.dtype == array.dtype
@@ -71,8 +73,9 @@ def test_contents_and_back(dtype: str) -> None:
 
 def test_an_output_that_is_a_view_of_a_batch_is_written_in_its_own_order() -> None:
     batch = np.arange(24, dtype=np.float32).reshape(4, 3, 2).transpose(0, 2, 1)
-    response = oip.ModelInferResponse()
-    write_output(response, "y", batch[1:3])
+    response = oip.ModelInferResponse.FromString(
+        written_response(oip.ModelInferResponse(), {"y": batch[1:3]})
+    )
     found = np.frombuffer(response.raw_output_contents[0], "<f4").reshape(2, 2, 3)
     assert np.array_equal(found, batch[1:3])
 

@@ -225,7 +225,8 @@ def _samples(found: Evaluation) -> str:
         "as the sets grow (the FID of small sets is biased upwards), and the ratio rises with it: "
         "compare ratios of one size alone. The IS "
         f"counts {scored.removeprefix(place).removeprefix(', ')}. With domain features the figures "
-        "compare versions of this generator and say nothing beside published ones.\n\n"
+        "compare versions of this generator and say nothing beside published ones. Psi pulls each "
+        "sample towards the nearest of the mapping network's centres (docs/training.md).\n\n"
         + _table(("pictures", "FID", "FID / floor", "KID", "precision", "recall", "IS"), rows)
         + "\n\nPerceptual path length:\n\n"
         + _figures(found.paths)
