@@ -209,13 +209,14 @@ async def test_slow_network_sheds_instead_of_letting_everybody_expire(rig: Any) 
     assert r.left_over() == (0, 0, 0)
 
 
-async def test_hanging_run_makes_its_network_not_ready(rig: Any) -> None:
+async def test_hanging_run_leaves_the_cpus_to_other_networks(rig: Any) -> None:
     r = await rig(stall_timeout_s=0.05)
     r.m.gate.clear()
     task = asyncio.create_task(r.ask(1.0))
     await until(lambda: not r.engine.ready("m"))
     assert r.engine.ready("other")
-    await r.ask(2.0, "other")
+    async with asyncio.timeout(10):
+        await r.ask(2.0, "other")
     r.m.gate.set()
     await task
     assert r.engine.ready("m")

@@ -78,5 +78,7 @@ def test_seeds_and_psi_make_a_difference(client: Client) -> None:
         (sample,) = client.generate(seed, truncation_psi=psi)
         return sample.image.tobytes()
 
-    assert len({image(1, 1.0), image(2, 1.0), image(1, 0.5)}) == 3
-    assert image(1, 0.0) == image(2, 0.0)  # psi 0 is the average whatever the seed
+    assert len({image(1, 1.0), image(2, 1.0), image(1, 0.5), image(1, 0.0)}) == 4
+    # psi 0 is one of the centres of truncation: many seeds share them.
+    typical = client.generate(range(150), truncation_psi=0.0)
+    assert len({sample.image.tobytes() for sample in typical}) < 150

@@ -248,7 +248,7 @@ BATCHES = Row(
             "short",
             (
                 Query(rate("velatura_lane_runs_total", MODEL, by="lane") + " > 0", "{{lane}}"),
-                Query(rate("velatura_batch_padding_items_total", MODEL) + " > 0", "padding items"),
+                Query(rate("velatura_batch_padding_items_total", MODEL), "padding items"),
             ),
             kind=Kind.STACK,
             width=6,

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 from velatura.server.engine.admission import Admission, BatchLimits
@@ -35,22 +34,10 @@ from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.lanes import Lane, Lanes, Run, single
 from velatura.server.engine.next_batch import Chooser, NextBatch
 from velatura.server.engine.promise import ALONE, Turn
+from velatura.server.engine.running import Batch
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
 from velatura.server.engine.standing import Priority, current_standing
 from velatura.server.observability.model_metrics import ModelMetrics
-from velatura.server.observability.tracing import BatchTrace
-
-
-@dataclass(eq=False, slots=True)
-class _Batch:
-    chunks: list[Chunk]
-    lane: Lane
-    items: int
-    elements: int
-    work: float
-    started: float
-    expected_end: float
-    trace: BatchTrace | None
 
 
 class Batcher:
@@ -81,7 +68,7 @@ class Batcher:
         self._on_success = on_success
         self._on_failure = on_failure
         self._queue = ShapeQueue()
-        self._running: list[_Batch] = []
+        self._running: list[Batch] = []
         self.gate = gate or Gate()
         self.gate.join(self)
         self._backlog = backlog or Backlog()
@@ -296,22 +283,33 @@ class Batcher:
         trace = self._watch.dispatched(chunks, items, chosen.reason, lane, now)
         elements = sum(chunk.elements for chunk in chunks)
         end = now + lane.cost.estimate(work)
-        batch = _Batch(chunks, lane, items, elements, work, now, end, trace)
+        batch = Batch(chunks, lane, items, elements, work, now, end, trace)
         self._running.append(batch)
         lane.running += 1
         self.gate.take(lane.threads)
+        batch.overdue = asyncio.get_running_loop().call_later(
+            batch.patience_s(), self._give_up_on, batch
+        )
         self._note_depth()
         future = asyncio.get_running_loop().run_in_executor(
             self._pool, execute, self.model, lane.run, chunks, self._limits.pad_sizes
         )
         future.add_done_callback(partial(self._finished, batch))
 
+    def _give_up_on(self, batch: Batch) -> None:
+        """A run that hangs keeps its own network waiting, and no other."""
+        batch.overdue = None
+        self.gate.give(batch.lane.threads)
+        self.gate.pump()
+
     # Answers
 
-    def _finished(self, batch: _Batch, future: asyncio.Future[Ran]) -> None:
+    def _finished(self, batch: Batch, future: asyncio.Future[Ran]) -> None:
         self._running.remove(batch)
         batch.lane.running -= 1
-        self.gate.give(batch.lane.threads)
+        if batch.overdue is not None:
+            batch.overdue.cancel()
+            self.gate.give(batch.lane.threads)
         self.gate.answered(len(batch.chunks))
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if batch.trace is not None:
@@ -320,11 +318,12 @@ class Batcher:
             ran = future.result()
             self._learn(batch, ran)
             self._on_success()
+            self.gate.pump()  # the device first: it would wait for what the answers cost
             deliver(batch.chunks, ran.outputs)
         else:
             self._retry_or_fail(batch, self._failure(error))
+            self.gate.pump()
         self._note_idle()
-        self.gate.pump()
 
     def _failure(self, error: BaseException) -> DeviceFailed:
         """`error` of a run as what its requests get; counted."""
@@ -336,14 +335,14 @@ class Batcher:
         self._metrics.failed(failure.reason)
         return failure
 
-    def _learn(self, batch: _Batch, ran: Ran) -> None:
+    def _learn(self, batch: Batch, ran: Ran) -> None:
         now = time.monotonic()
         batch.lane.cost.observe(batch.work * (1.0 + ran.padding / batch.items), ran.seconds)
         batch.lane.last_run = now
         self._admission.observed(now)
         self._watch.ran(batch.chunks, ran.seconds, ran.padding)
 
-    def _retry_or_fail(self, batch: _Batch, error: DeviceFailed) -> None:
+    def _retry_or_fail(self, batch: Batch, error: DeviceFailed) -> None:
         """Batch-mates of a poisoned item get their answer from a run of their own, once."""
         for chunk in batch.chunks:
             if chunk.request.settled:
