@@ -19,6 +19,7 @@ import psutil
 
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc
+from velatura.server.engine.thread_names import RUNS
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S, STOP_S = 120.0, 60.0
@@ -38,6 +39,15 @@ class Served:
     def cpu_s(self) -> float:
         """CPU seconds that it and its children have used so far."""
         return sum(sum(each.cpu_times()[:2]) for each in self._family())
+
+    def own_cpu_s(self) -> float:
+        """CPU seconds of the threads that do not run networks."""
+        spent = 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            if not (task / "comm").read_text().startswith(RUNS):
+                # Nanoseconds on a CPU come first (sched-stats.rst of the kernel's documentation).
+                spent += int((task / "schedstat").read_text().split()[0])
+        return spent / 1e9
 
     def rss(self) -> int:
         """Bytes of memory that it and its children hold now."""

@@ -37,6 +37,7 @@ from velatura.server.engine.promise import ALONE, Turn
 from velatura.server.engine.running import Batch
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
 from velatura.server.engine.standing import Priority, current_standing
+from velatura.server.engine.thread_names import RUNS, name_thread
 from velatura.server.observability.model_metrics import ModelMetrics
 
 
@@ -75,7 +76,9 @@ class Batcher:
         self._admission = Admission(model, limits, self._backlog)
         self._chooser = Chooser(self._queue, self.lanes, limits, self.gate)
         self.forecast = Forecast(self._queue, self.lanes, self._chooser, self.gate, self)
-        self._pool = ThreadPoolExecutor(self.lanes.most_places, thread_name_prefix=f"run-{model}")
+        self._pool = ThreadPoolExecutor(
+            self.lanes.most_places, f"{RUNS}{model}", name_thread, (f"{RUNS}{model}",)
+        )
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = ""  # why no more requests are taken

@@ -18,6 +18,7 @@ from velatura.server.engine.lanes import Lane
 from velatura.server.engine.options import EngineOptions
 from velatura.server.engine.providers import CPU, ProviderPlan
 from velatura.server.engine.sessions import Session, SessionFactory
+from velatura.server.engine.thread_names import RUNS, name_thread
 from velatura.server.engine.warming import Sizes, warm_up
 from velatura.server.observability.metrics import Metrics
 from velatura.v1.bundle_pb2 import ModelEntry
@@ -68,11 +69,19 @@ class Loader:
 
     def open_all(self) -> list[Opened]:
         """On a thread: every network of the bundle. Raises ProviderError or DeviceFailed."""
+        # onnxruntime's own threads begin here, and are named like the one that starts them.
+        name_thread(f"{RUNS}session")
+        try:
+            return self._open_all()
+        finally:
+            name_thread("worker")
+
+    def _open_all(self) -> list[Opened]:
         entries = list(self._bundle.manifest.models)
         if self._plan.wants_gpu or self._options.instances or self._options.intra_threads:
             return [self._told(self._open_fixed(entry)) for entry in entries]
         # Side by side, as under load: that is what their costs are wanted for.
-        with ThreadPoolExecutor(self._cpus, thread_name_prefix="load") as pool:
+        with ThreadPoolExecutor(self._cpus, "load", name_thread, (f"{RUNS}session",)) as pool:
             opened = list(pool.map(self._open_narrow, entries))
         return [self._told(self._widened(each)) for each in opened]
 
