@@ -1,13 +1,14 @@
-"""Measures what metrics and tracing cost: servers without and with them take turns under one load.
+"""Measures what metrics and tracing cost: one server does without and with them in turns.
 
-Four servers run side by side: without metrics, with metrics (twice: the second shows how far equals
-seem apart), and with one call in ten traced to a collector that throws everything away. In each
-round every server is driven for a moment, in an order that changes, so that a slow phase of the
-machine hits all of them. A round gives one ratio of throughputs; the interval around their mean is
-bootstrapped. Beside it stands what the threads that run no networks (counting and tracing happen in
-them alone) take more for a call, as a share of all CPU time for a call: the networks' own time
-varies by more than is looked for. The callers keep all CPUs busy, so that this is also what
-throughput loses, and the narrower of the two intervals decides.
+One process, because two servers that are equal in all else differ by more than is looked for. The
+turns are short, and in an order that changes, so that a slow phase of the machine hits all of them:
+nothing is counted, everything is counted (twice: the second shows how far equals seem apart), and
+one call in ten is traced to a collector that throws everything away. A round gives one ratio of
+throughputs; the interval around their mean is bootstrapped. Beside it stands what the threads that
+run no networks (counting and tracing happen in them alone) take more for a call, as a share of all
+CPU time for a call: the networks' own time varies by more than is looked for. The callers keep all
+CPUs busy, so that this is also what throughput loses, and the narrower of the two intervals
+decides.
 
 Exit code 0 where both costs are shown to be within their limits, 1 where one is shown to be over,
 2 where the run was too short to tell.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import random
 import sys
 import time
@@ -32,14 +34,26 @@ import grpc
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import switchable_server
 from benchmarks.server_process import ROOT, Served, own_server, samples
 from velatura.client import AsyncClient
 from velatura.server.observability.record import CallRecord
 
 BARE, METRICS, AGAIN, TRACED = "no metrics", "metrics", "metrics again", "metrics, 10 % traced"
+SIGNALS = {
+    BARE: switchable_server.BARE,
+    METRICS: switchable_server.METRICS,
+    AGAIN: switchable_server.METRICS,
+    TRACED: switchable_server.TRACED,
+}
+PROGRAM = (sys.executable, "-m", "benchmarks.switchable_server")
+# Spans leave in the turn that made them, or nearly: the default is 5 s.
+EXPORT_MS = "100"
 CALLERS = 8
 RESAMPLES = 4000
 OVER, UNDECIDED = 1, 2
+# For the signal to arrive, and the turn before to be exported.
+SWITCH_S = 0.15
 # A call looks at whether it is traced so many times: at its stages, queues, batches and samples.
 CHECKS = 40
 Call = Callable[[AsyncClient], Awaitable[object]]
@@ -58,14 +72,15 @@ class Comparison:
 COMPARISONS = (
     Comparison("metrics", METRICS, BARE, 0.02),
     Comparison("tracing one call in ten", TRACED, METRICS, 0.03),
-    Comparison("nothing (two equal servers)", AGAIN, METRICS, None),
+    Comparison("nothing (the same again)", AGAIN, METRICS, None),
 )
 
 
 @dataclass
 class Subject:
-    """A server that takes its turns, and what each turn gave."""
+    """A state of the server that takes its turns, and what each turn gave."""
 
+    name: str
     client: AsyncClient
     served: Served
     rates: list[float] = field(default_factory=list)  # calls a second
@@ -95,6 +110,8 @@ async def drive(
 ) -> None:
     """Keep the callers busy for `s` seconds and note what that gave."""
     done = 0
+    subject.served.process.send_signal(SIGNALS[subject.name])
+    await asyncio.sleep(SWITCH_S)
     before, own = subject.served.cpu_s(), subject.served.own_cpu_s()
     begin = time.perf_counter()
 
@@ -110,20 +127,15 @@ async def drive(
     subject.own.append((subject.served.own_cpu_s() - own) / done)
 
 
-async def take_turns(
-    servers: Mapping[str, Served], seconds: float, turn_s: float
-) -> dict[str, Subject]:
+async def take_turns(served: Served, seconds: float, turn_s: float) -> dict[str, Subject]:
     """Rounds until the time is over; at least three, after one that does not count."""
     rng = random.Random(0)
     async with AsyncExitStack() as stack:
-        subjects = {}
-        for name, served in servers.items():
-            client = await stack.enter_async_context(AsyncClient(served.address, timeout=120))
-            await client.wait_ready(120)
-            subjects[name] = Subject(client, served)
-        first = subjects[METRICS].client
-        faces = [sample.image async for sample in first.generate(range(1, 9))]
-        edit = {(await first.list_directions())[0].name: 1.0}
+        client = await stack.enter_async_context(AsyncClient(served.address, timeout=120))
+        await client.wait_ready(120)
+        subjects = {name: Subject(name, client, served) for name in SIGNALS}
+        faces = [sample.image async for sample in client.generate(range(1, 9))]
+        edit = {(await client.list_directions())[0].name: 1.0}
 
         async def call(client: AsyncClient) -> object:
             return await client.edit_image(rng.choice(faces), edit)
@@ -216,18 +228,14 @@ def main() -> int:
         console.width = 140
     with ExitStack() as stack:
         endpoint = stack.enter_context(collector())
-        arguments = {
-            BARE: ["--no-metrics"],
-            METRICS: [],
-            AGAIN: [],
-            TRACED: ["--otlp-endpoint", endpoint, "--trace-sampling", "0.1"],
-        }
-        servers = {
-            name: stack.enter_context(own_server(options.bundle, *given))
-            for name, given in arguments.items()
-        }
-        subjects = asyncio.run(take_turns(servers, options.seconds, options.turn))
-        check_counted(servers[METRICS])
+        served = stack.enter_context(
+            own_server(
+                options.bundle, "--otlp-endpoint", endpoint, "--trace-sampling", "0.1",
+                program=PROGRAM, env=os.environ | {"OTEL_BSP_SCHEDULE_DELAY": EXPORT_MS},
+            )
+        )  # fmt: skip
+        subjects = asyncio.run(take_turns(served, options.seconds, options.turn))
+        check_counted(served)
     verdicts = report(subjects, console)
     if "OVER" in verdicts:
         return OVER

@@ -65,14 +65,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def own_server(bundle: Path, *arguments: str) -> Iterator[Served]:
+def own_server(
+    bundle: Path,
+    *arguments: str,
+    program: Sequence[str] = (str(Path(sys.executable).parent / "velatura-server"),),
+    env: dict[str, str] | None = None,
+) -> Iterator[Served]:
     """Runs our server for the block and drains it after."""
     address, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     command = [
-        str(Path(sys.executable).parent / "velatura-server"), "serve",
+        *program, "serve",
         "--listen", address, "--metrics-listen", metrics, "--bundle", str(bundle), *arguments,
     ]  # fmt: skip
-    with running(command, address, metrics) as served:
+    with running(command, address, metrics, env=env) as served:
         yield served
 
 
