@@ -32,13 +32,13 @@ class Switch:
         }
         self._observer: Any = None
         self._tracer: Tracer | None = None
-        made = Observer.__init__
+        made: Any = Observer.__init__
 
         def note(observer: Observer, metrics: Any, tracer: Tracer | None = None) -> None:
             made(observer, metrics, tracer)
             self._observer, self._tracer = observer, tracer
 
-        Observer.__init__ = note  # type: ignore[method-assign]
+        Observer.__init__ = note  # type: ignore[method-assign,assignment]
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal."""
