@@ -12,7 +12,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from velatura.server.engine.admission import Admission, BatchLimits
@@ -37,7 +36,7 @@ from velatura.server.engine.promise import ALONE, Turn
 from velatura.server.engine.running import Batch
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
 from velatura.server.engine.standing import Priority, current_standing
-from velatura.server.engine.thread_names import RUNS, name_thread
+from velatura.server.engine.thread_names import RUNS, named_pool
 from velatura.server.observability.model_metrics import ModelMetrics
 
 
@@ -76,9 +75,7 @@ class Batcher:
         self._admission = Admission(model, limits, self._backlog)
         self._chooser = Chooser(self._queue, self.lanes, limits, self.gate)
         self.forecast = Forecast(self._queue, self.lanes, self._chooser, self.gate, self)
-        self._pool = ThreadPoolExecutor(
-            self.lanes.most_places, f"{RUNS}{model}", name_thread, (f"{RUNS}{model}",)
-        )
+        self._pool = named_pool(self.lanes.most_places, f"{RUNS}{model}")
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = ""  # why no more requests are taken

@@ -8,7 +8,6 @@ threads). Its weights are in memory twice then.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from velatura.server.engine.bundle import Bundle
@@ -18,7 +17,7 @@ from velatura.server.engine.lanes import Lane
 from velatura.server.engine.options import EngineOptions
 from velatura.server.engine.providers import CPU, ProviderPlan
 from velatura.server.engine.sessions import Session, SessionFactory
-from velatura.server.engine.thread_names import RUNS, name_thread
+from velatura.server.engine.thread_names import RUNS, name_thread, named_pool
 from velatura.server.engine.warming import Sizes, warm_up
 from velatura.server.observability.metrics import Metrics
 from velatura.v1.bundle_pb2 import ModelEntry
@@ -81,7 +80,7 @@ class Loader:
         if self._plan.wants_gpu or self._options.instances or self._options.intra_threads:
             return [self._told(self._open_fixed(entry)) for entry in entries]
         # Side by side, as under load: that is what their costs are wanted for.
-        with ThreadPoolExecutor(self._cpus, "load", name_thread, (f"{RUNS}session",)) as pool:
+        with named_pool(self._cpus, f"{RUNS}session") as pool:
             opened = list(pool.map(self._open_narrow, entries))
         return [self._told(self._widened(each)) for each in opened]
 

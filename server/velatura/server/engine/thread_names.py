@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # The system cuts longer ones.
@@ -19,3 +20,8 @@ def name_thread(name: str) -> None:
     own = Path(f"/proc/self/task/{threading.get_native_id()}/comm")
     with contextlib.suppress(OSError):
         own.write_text(name[:LONGEST])
+
+
+def named_pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """A pool whose threads Python and the system know by `name`."""
+    return ThreadPoolExecutor(threads, name, name_thread, (name,))
