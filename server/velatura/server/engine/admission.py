@@ -19,7 +19,7 @@ from velatura.server.engine.gate import Backlog
 from velatura.server.engine.shape_queue import Chunk, Request
 
 # Callers that come back sooner than this only add to the load.
-MIN_RETRY_S = 0.01
+MIN_RETRY_S = 0.05
 # Of the time that a deadline leaves, so much more than the estimate must be there: half of all
 # waits are longer than expected, and the answer still has to reach its caller.
 MARGIN = 1.1
