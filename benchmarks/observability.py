@@ -52,8 +52,10 @@ EXPORT_MS = "100"
 CALLERS = 8
 RESAMPLES = 4000
 OVER, UNDECIDED = 1, 2
-# For the signal to arrive, and the turn before to be exported.
-SWITCH_S = 0.15
+# For the signal to arrive.
+ARRIVAL_S = 0.05
+# For the turn's last spans to be exported.
+EXPORTED_S = 0.15
 # A call looks at whether it is traced so many times: at its stages, queues, batches and samples.
 CHECKS = 40
 Call = Callable[[AsyncClient], Awaitable[object]]
@@ -111,7 +113,7 @@ async def drive(
     """Keep the callers busy for `s` seconds and note what that gave."""
     done = 0
     subject.served.process.send_signal(SIGNALS[subject.name])
-    await asyncio.sleep(SWITCH_S)
+    await asyncio.sleep(ARRIVAL_S)
     before, own = subject.served.cpu_s(), subject.served.own_cpu_s()
     begin = time.perf_counter()
 
@@ -123,6 +125,7 @@ async def drive(
 
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
     subject.rates.append(done / (time.perf_counter() - begin))
+    await asyncio.sleep(EXPORTED_S)  # what the turn's spans cost on their way out is the turn's
     subject.costs.append((subject.served.cpu_s() - before) / done)
     subject.own.append((subject.served.own_cpu_s() - own) / done)
 
