@@ -30,12 +30,12 @@ WARM_UP_S = 0.2
 @dataclass(frozen=True, slots=True)
 class Reply:
     """How one request ended: its status code, when it was due and when it ended on
-    time.perf_counter()'s clock, and the delay that a refusal asks for."""
+    time.perf_counter()'s clock, and the google.rpc.Status of an error as it came."""
 
     code: str
     due: float
     ended: float
-    retry_after_s: float | None = None
+    status: bytes = b""
 
     @property
     def ok(self) -> bool:
@@ -46,6 +46,15 @@ class Reply:
     def latency_s(self) -> float:
         """From when it was due."""
         return self.ended - self.due
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds of the RetryInfo in a refusal; None without one."""
+        info = error_details_pb2.RetryInfo()
+        for detail in status_pb2.Status.FromString(self.status).details:
+            if detail.Unpack(info):
+                return float(info.retry_delay.ToMicroseconds()) / 1e6
+        return None
 
 
 @dataclass
@@ -113,19 +122,16 @@ class Method:
         try:
             await self._call(request, timeout=left)
         except grpc.aio.AioRpcError as error:
-            return Reply(error.code().name, due, time.perf_counter(), retry_after(error))
+            return Reply(error.code().name, due, time.perf_counter(), status_of(error))
         return Reply("OK", due, time.perf_counter())
 
 
-def retry_after(error: grpc.aio.AioRpcError) -> float | None:
-    """Seconds of the RetryInfo in a refusal; None without one."""
+def status_of(error: grpc.aio.AioRpcError) -> bytes:
+    """The google.rpc.Status that came with an error, serialised: read after the measurement."""
     for key, value in error.trailing_metadata() or ():
-        if key == STATUS_KEY:
-            info = error_details_pb2.RetryInfo()
-            for detail in status_pb2.Status.FromString(value).details:
-                if detail.Unpack(info):
-                    return float(info.retry_delay.ToMicroseconds()) / 1e6
-    return None
+        if key == STATUS_KEY and isinstance(value, bytes):
+            return value
+    return b""
 
 
 @asynccontextmanager

@@ -38,8 +38,10 @@ def serve(context: typer.Context) -> None:
         chosen = all_settings.load(context.args)
     except all_settings.BadSettings as error:
         _quit(str(error), BAD_SETTINGS)
+    from velatura.server.freed_memory import keep_freed_memory
     from velatura.server.observability import logging
 
+    keep_freed_memory()
     logging.configure(chosen.log_level, chosen.log_format)
     from velatura.server.app import App, StartError
     from velatura.server.engine.bundle import Bundle

@@ -239,7 +239,10 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(
         LogLevel.INFO, description="least level that is logged: debug, info, warning or error"
     )
-    log_format: LogFormat = Field(LogFormat.CONSOLE, description="console (for people) or json")
+    log_format: LogFormat = Field(
+        LogFormat.AUTO,
+        description="console (for people), json, or auto: console on a terminal, json elsewhere",
+    )
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from velatura.server.engine.admission import MARGIN, BatchLimits
+from velatura.server.engine.admission import WAY_BACK, BatchLimits
 from velatura.server.engine.batcher import Batcher
 from velatura.server.engine.cost import CostModel
 from velatura.server.engine.errors import DeadlineExceeded, QueueFull, Refusal
 from velatura.server.engine.gate import Gate
 from velatura.server.engine.lanes import Lane
+from velatura.server.engine.lateness import FIRST
 from velatura.server.observability.metrics import Metrics
 
 ITEM_S = 0.02
@@ -121,7 +122,7 @@ async def test_the_delay_that_is_said_is_the_true_one() -> None:
             refused_until = time.monotonic()
         else:
             true = refused_until - began
-    assert 0.2 < said < 0.8 - DEADLINE_S / MARGIN + 0.2
+    assert 0.2 < said < 0.8 - DEADLINE_S * (1 - WAY_BACK) / FIRST + 0.2
     assert said / 2 < true < 2 * said
     await asyncio.gather(*burst)
     await batcher.close()

@@ -77,9 +77,16 @@ def test_unloadable_file_is_wrapped(bundle: Bundle, tmp_path: Path) -> None:
         OrtSession(bundle.model("tiny-mapping"), tmp_path / "x.onnx", PLAN, 1, Metrics())
 
 
-def test_options_do_not_spin(bundle: Bundle) -> None:
+@pytest.mark.parametrize(("threads", "within_a_run"), [(1, "0"), (3, "1")])
+def test_threads_do_not_spin_between_runs(bundle: Bundle, threads: int, within_a_run: str) -> None:
+    options = session_options(bundle.model("tiny-segmenter"), threads)
+    entry = options.get_session_config_entry
+    assert entry("session.force_spinning_stop") == "1"
+    assert entry("session.intra_op.allow_spinning") == within_a_run
+
+
+def test_options(bundle: Bundle) -> None:
     options = session_options(bundle.model("tiny-segmenter"), 3)
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.enable_mem_pattern
     assert not session_options(bundle.model("tiny-presets"), 3).enable_mem_pattern

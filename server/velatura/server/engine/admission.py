@@ -16,13 +16,15 @@ from velatura.server.engine.errors import (
     Refusal,
 )
 from velatura.server.engine.gate import Backlog
+from velatura.server.engine.lateness import Lateness
 from velatura.server.engine.shape_queue import Chunk, Request
 
 # Callers that come back sooner than this only add to the load.
 MIN_RETRY_S = 0.05
-# Of the time that a deadline leaves, so much more than the estimate must be there: half of all
-# waits are longer than expected, and the answer still has to reach its caller.
-MARGIN = 1.1
+# Of the time that a deadline leaves, so much is for the answer's way to its caller.
+WAY_BACK = 0.04
+# Who is cut off so shortly before the deadline is cut off by it: callers' clocks run ahead.
+NEARLY_S = 0.01
 # A deadline is given up before it passes only where even most of the expected time is not left:
 # estimates are not that good.
 SURELY = 0.8
@@ -76,10 +78,19 @@ class Admission:
         self._limits = limits
         self._backlog = backlog
         self._observed = -math.inf
+        self.lateness = Lateness()
 
     def observed(self, now: float) -> None:
         """A run has just been measured."""
         self._observed = now
+
+    def ended(self, request: Request, now: float) -> None:
+        """`request`, which was let in, has been answered or given up."""
+        answered = request.future.done() and not request.future.cancelled()
+        if answered and request.future.exception() is None:
+            self.lateness.observe(request.expected_s, now - request.arrived)
+        elif request.deadline is not None and request.expired(now + NEARLY_S):
+            self.lateness.observe(request.expected_s, math.inf)
 
     def fresh(self, now: float) -> bool:
         """Whether a run has been measured lately."""
@@ -133,7 +144,9 @@ class Admission:
             return
         left = deadline - now
         # An idle network's run is all there is to estimate; the longer the way, the rougher.
-        sure = left if load.idle and not load.wait_s else left / MARGIN
+        sure = left
+        if not load.idle or load.wait_s:
+            sure = left * (1.0 - WAY_BACK) / self.lateness.factor
         missing = load.wait_s + load.run_s - sure
         if missing <= 0.0:
             return

@@ -36,10 +36,10 @@ class BatchWatch:
     def __init__(self, metrics: ModelMetrics, limits: BatchLimits, lanes: Lanes) -> None:
         self._metrics = metrics
         # Under load the narrow lane runs, and load is what capacity is planned from.
-        self._cost, places = lanes.narrow.cost, lanes.narrow.places
+        cost, places = lanes.narrow.cost, lanes.narrow.places
         metrics.declare(Closed, Refusal, DROPPED, [lane.name for lane in lanes])
         metrics.limits(limits.max_batch_size, limits.max_queue_items, places)
-        metrics.cost(self._cost.a, self._cost.b)
+        metrics.cost(lambda: cost.a, lambda: cost.b)
 
     def arrived(self, request: Request) -> None:
         """A request is about to queue; call it in the caller's task."""
@@ -69,7 +69,6 @@ class BatchWatch:
         self._metrics.padded(padding)
         exemplar = next((found for chunk in chunks if (found := exemplar_of(chunk))), None)
         self._metrics.ran(seconds, exemplar)
-        self._metrics.cost(self._cost.a, self._cost.b)
 
     def dropped(self, request: Request, reason: str, items: int) -> None:
         """A request's last items have left the queue without a run."""

@@ -33,10 +33,11 @@ from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.lanes import Lane, Lanes, Run, single
 from velatura.server.engine.next_batch import Chooser, NextBatch
 from velatura.server.engine.promise import ALONE, Turn
-from velatura.server.engine.running import Batch
+from velatura.server.engine.running import Batch, Running
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
 from velatura.server.engine.standing import Priority, current_standing
 from velatura.server.engine.thread_names import RUNS, named_pool
+from velatura.server.engine.waiting import Waiting
 from velatura.server.observability.model_metrics import ModelMetrics
 
 
@@ -68,11 +69,11 @@ class Batcher:
         self._on_success = on_success
         self._on_failure = on_failure
         self._queue = ShapeQueue()
-        self._running: list[Batch] = []
+        self._running = Running()
         self.gate = gate or Gate()
-        self.gate.join(self)
-        self._backlog = backlog or Backlog()
-        self._admission = Admission(model, limits, self._backlog)
+        backlog = backlog or Backlog()
+        self._waiting = Waiting(self._queue, backlog, self.gate, self)
+        self._admission = Admission(model, limits, backlog)
         self._chooser = Chooser(self._queue, self.lanes, limits, self.gate)
         self.forecast = Forecast(self._queue, self.lanes, self._chooser, self.gate, self)
         self._pool = named_pool(self.lanes.most_places, f"{RUNS}{model}")
@@ -82,6 +83,8 @@ class Batcher:
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
+        metrics.queue_depth.set_function(lambda: self._queue.items)
+        metrics.queue_bytes.set_function(lambda: self._queue.nbytes)
 
     @property
     def cost(self) -> CostModel:
@@ -101,12 +104,16 @@ class Batcher:
     @property
     def running_items(self) -> int:
         """Items on the device."""
-        return sum(batch.items for batch in self._running)
+        return self._running.items
+
+    @property
+    def busy(self) -> bool:
+        """See `Member.busy`."""
+        return bool(self._queue) or bool(self._running)
 
     def longest_run_s(self) -> float:
         """Age of the oldest batch on the device, seconds; 0 where none is. Safe from any thread."""
-        started = min((batch.started for batch in tuple(self._running)), default=None)
-        return 0.0 if started is None else time.monotonic() - started
+        return self._running.longest_s()
 
     async def submit(
         self,
@@ -143,7 +150,6 @@ class Batcher:
         request.missing = len(chunks)
         for chunk in chunks:
             self._put(chunk)
-        self._note_depth()
         self.gate.pump_soon()
         expiry = loop.call_at(deadline, self._expire, request) if deadline is not None else None
         try:
@@ -154,6 +160,7 @@ class Batcher:
         finally:
             if expiry is not None:
                 expiry.cancel()
+            self._admission.ended(request, time.monotonic())
         return await joined(parts)
 
     async def probe(self, inputs: Tensors) -> None:
@@ -200,6 +207,7 @@ class Batcher:
                 if not self._displace(request, full):
                     raise full
                 load = self.forecast.load(request, chunks, now, turn.promised_cpu_s)
+            request.expected_s = load.wait_s + load.run_s
         except EngineError as error:
             self._metrics.refused(self._admission.reason_of(error))
             raise
@@ -230,8 +238,7 @@ class Batcher:
         self._drop_the_late(now)
         if not self._queue:
             return False
-        elements = sum(batch.elements for batch in self._running)
-        chosen = self._chooser.choose(now, bool(self._stopping), elements)
+        chosen = self._chooser.choose(now, bool(self._stopping), self._running.elements)
         if chosen is not None:
             self._start(chosen)
         return chosen is not None
@@ -242,10 +249,7 @@ class Batcher:
 
     def cpu_seconds_running(self, now: float) -> float:
         """See `Member.cpu_seconds_running`."""
-        return sum(
-            max(0.0, batch.expected_end - now) * max(1, batch.lane.threads)
-            for batch in self._running
-        )
+        return self._running.cpu_seconds(now)
 
     def _wake_at(self, moment: float) -> None:
         if self._timer is not None:
@@ -272,26 +276,15 @@ class Batcher:
                 self._fail(request, full, "late")
 
     def _start(self, chosen: NextBatch) -> None:
-        now = time.monotonic()
+        loop, now = asyncio.get_running_loop(), time.monotonic()
         chunks, lane = chosen.chunks, chosen.lane
-        work = sum(chunk.work for chunk in chunks)
+        self._waiting.take(chunks)
         items = sum(chunk.items for chunk in chunks)
-        self._queue.take(chunks)
-        for chunk in chunks:
-            self._backlog.remove(chunk)
-        self.gate.dispatched(len(chunks))
         trace = self._watch.dispatched(chunks, items, chosen.reason, lane, now)
-        elements = sum(chunk.elements for chunk in chunks)
-        end = now + lane.cost.estimate(work)
-        batch = Batch(chunks, lane, items, elements, work, now, end, trace)
-        self._running.append(batch)
-        lane.running += 1
+        batch = self._running.begin(chunks, lane, now, trace)
         self.gate.take(lane.threads)
-        batch.overdue = asyncio.get_running_loop().call_later(
-            batch.patience_s(), self._give_up_on, batch
-        )
-        self._note_depth()
-        future = asyncio.get_running_loop().run_in_executor(
+        batch.overdue = loop.call_later(batch.patience_s(), self._give_up_on, batch)
+        future = loop.run_in_executor(
             self._pool, execute, self.model, lane.run, chunks, self._limits.pad_sizes
         )
         future.add_done_callback(partial(self._finished, batch))
@@ -305,8 +298,7 @@ class Batcher:
     # Answers
 
     def _finished(self, batch: Batch, future: asyncio.Future[Ran]) -> None:
-        self._running.remove(batch)
-        batch.lane.running -= 1
+        self._running.end(batch)
         if batch.overdue is not None:
             batch.overdue.cancel()
             self.gate.give(batch.lane.threads)
@@ -370,29 +362,17 @@ class Batcher:
     # Bookkeeping
 
     def _put(self, chunk: Chunk) -> None:
-        self._queue.push(chunk)
-        self._backlog.add(chunk)
-        self.gate.queued(1)
+        self._waiting.put(chunk)
         self._idle.clear()
 
     def _withdraw(self, request: Request, reason: str) -> None:
         """Free the places of `request` in the queue at once."""
-        dropped = 0
-        for chunk in request.chunks:
-            if self._queue.remove(chunk):
-                self._backlog.remove(chunk)
-                self.gate.queued(-1)
-                dropped += chunk.items
+        dropped = self._waiting.drop(request)
         if dropped:
             self._watch.dropped(request, reason, dropped)
         self._note_idle()
-        self._note_depth()
 
     def _note_idle(self) -> None:
         """A drain waits for it."""
         if not self._queue and not self._running:
             self._idle.set()
-
-    def _note_depth(self) -> None:
-        self._metrics.queue_depth.set(self._queue.items)
-        self._metrics.queue_bytes.set(self._queue.nbytes)

@@ -21,6 +21,10 @@ FADING_S = 0.1
 class Member(Protocol):
     """The scheduler of one network, as the gate sees it."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+
     def rank(self, now: float) -> tuple[Priority, float] | None:
         """Urgency and age of what is due; None for nothing."""
 
@@ -45,12 +49,8 @@ class Gate:
         self._promised = 0.0
         self._load = 0.0
         self._changed = time.monotonic()
-        self._members: list[Member] = []
+        self._busy: dict[Member, None] = {}  # those who may have something, in order of arrival
         self._due = False
-
-    def join(self, member: Member) -> None:
-        """Every network of the machine joins once."""
-        self._members.append(member)
 
     @property
     def free(self) -> int:
@@ -72,8 +72,9 @@ class Gate:
         """A run has ended."""
         self.used -= threads
 
-    def queued(self, chunks: int) -> None:
+    def queued(self, chunks: int, member: Member) -> None:
         """So many chunks have come to a queue, or left it unanswered where negative."""
+        self._busy[member] = None
         self._note()
         self.waiting += chunks
         self.outstanding += chunks
@@ -108,9 +109,12 @@ class Gate:
         """CPU seconds that the queues, the runs and the promises of all networks come to; `but` is
         one whose queue is left out.
         """
-        queued = sum(each.cpu_seconds_queued() for each in self._members if each is not but)
-        running = sum(each.cpu_seconds_running(now) for each in self._members)
-        return queued + running + self._promised
+        ahead = self._promised
+        for each in self._busy:
+            ahead += each.cpu_seconds_running(now)
+            if each is not but:
+                ahead += each.cpu_seconds_queued()
+        return ahead
 
     def pump_soon(self) -> None:
         """Requests that arrive in the same turn of the loop share a batch, at no cost in time."""
@@ -122,14 +126,16 @@ class Gate:
         """Begin runs until no network can: the most urgent first, then the longest on its way."""
         self._due = False
         now = time.monotonic()
-        able = set(self._members)
+        able = dict(self._busy)
         while True:
             ranked = [(rank, each) for each in able if (rank := each.rank(now)) is not None]
             if not ranked:
-                return
+                break
             _, first = min(ranked, key=lambda pair: pair[0])
             if not first.dispatch(now):
-                able.discard(first)
+                del able[first]
+        for each in [each for each in self._busy if not each.busy]:
+            del self._busy[each]
 
 
 class Backlog:

@@ -40,6 +40,7 @@ class Request:
     arrived: float
     deadline: float | None
     future: asyncio.Future[list[Tensors]]
+    expected_s: float = 0.0  # from its arrival to its answer, by the estimate that let it in
     chunks: list[Chunk] = field(default_factory=list)
     parts: list[Tensors] = field(default_factory=list)
     missing: int = 0

@@ -41,20 +41,28 @@ def carry_change(view: F32, before: F32, after: F32) -> CarriedChange:
     makes of it without and with the edit. On `view` itself the affine part reproduces the change
     exactly.
     """
+    # In place wherever an array is not needed again: new memory costs more than the arithmetic.
     change = after - before
     mean_view, mean_change = _box(view), _box(change)
-    covariance = _box(view * change) - mean_view * mean_change
-    variance = _box(view * view) - mean_view * mean_view
-    slope: F32 = np.clip(covariance / (variance + np.float32(_FLAT_VARIANCE)), -1, 1)
-    level = mean_change - slope * mean_view
-    slope, level = _box(slope), _box(level)
-    share = _replaced(change - (slope * view + level))[:, :, None]  # [s, s, 1]
+    covariance, variance = _box(view * change), _box(view * view)
+    covariance -= mean_view * mean_change
+    variance -= mean_view * mean_view
+    variance += np.float32(_FLAT_VARIANCE)
+    slope = np.divide(covariance, variance, out=covariance)
+    np.clip(slope, -1, 1, out=slope)
+    mean_view *= slope
+    mean_change -= mean_view
+    slope, level = _box(slope), _box(mean_change)
+    affine = slope * view
+    offset = change - affine
+    share = _replaced(offset - level)[:, :, None]  # [s, s, 1]
     # (1 - share) · (change - slope · view + slope · image) + share · (after - image)
-    offset = change - slope * view
-    return CarriedChange(
-        offset=np.asarray(offset + share * (after - offset), np.float32),
-        gain=np.asarray(slope - share * (slope + 1), np.float32),
-    )
+    towards = np.subtract(after, offset, out=affine)
+    towards *= share
+    offset += towards
+    gain = np.add(slope, 1, out=mean_view)
+    gain *= share
+    return CarriedChange(offset=offset, gain=np.subtract(slope, gain, out=slope))
 
 
 def _box(values: F32) -> F32:
@@ -63,8 +71,9 @@ def _box(values: F32) -> F32:
 
 
 def _replaced(unexplained: F32) -> F32:
-    """Share [s, s] in 0..1 at which the edited image is shown itself, from the fit's error."""
-    apart = np.abs(unexplained)
+    """Share [s, s] in 0..1 at which the edited image is shown itself, from the fit's error, which
+    is used up."""
+    apart = np.abs(unexplained, out=unexplained)
     # Plane by plane: numpy's own maximum over the last axis takes fifteen times as long.
     error = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2])  # [s, s]
     error = cv2.dilate(cv2.blur(error, (3, 3)), np.ones((3, 3), np.uint8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import Counter
 
@@ -167,6 +167,7 @@ class ModelMetrics:
         self._outcomes = {each: metrics.requests.labels(model, each) for each in OUTCOMES}
         self._closed: dict[str, Counter] = {}
         self._lanes: dict[str, Counter] = {}
+        self._refused: dict[str, Counter] = {}
         self._padding = metrics.padding.labels(model)
         self.batch_size = metrics.batch_size.labels(model)
         self.queue_depth = metrics.queue_depth.labels(model)
@@ -186,8 +187,8 @@ class ModelMetrics:
         batches = self._metrics.batch_closed
         self._lanes = {lane: self._metrics.lane_runs.labels(self.model, lane) for lane in lanes}
         self._closed = {reason: batches.labels(self.model, reason) for reason in closed}
-        for reason in refused:
-            self._metrics.refusals.labels(self.model, reason)
+        refusals = self._metrics.refusals
+        self._refused = {reason: refusals.labels(self.model, reason) for reason in refused}
         for reason in dropped:
             self._metrics.dropped.labels(self.model, reason)
 
@@ -197,10 +198,11 @@ class ModelMetrics:
         self._metrics.queue_limit.labels(self.model).set(queue)
         self._metrics.instances.labels(self.model).set(instances)
 
-    def cost(self, item: float, batch: float) -> None:
-        """Tell what has been learned: seconds for an item, and for a batch besides."""
-        self._metrics.cost_item.labels(self.model).set(item)
-        self._metrics.cost_batch.labels(self.model).set(batch)
+    def cost(self, item: Callable[[], float], batch: Callable[[], float]) -> None:
+        """Where to ask, at every scrape, what has been learned: seconds for an item, and for a
+        batch besides."""
+        self._metrics.cost_item.labels(self.model).set_function(item)
+        self._metrics.cost_batch.labels(self.model).set_function(batch)
 
     def outcome(self, outcome: str) -> None:
         """Count one request by how it ended, one of OUTCOMES."""
@@ -208,7 +210,7 @@ class ModelMetrics:
 
     def refused(self, reason: str) -> None:
         """Count one request that was not admitted."""
-        self._metrics.refusals.labels(self.model, reason).inc()
+        self._refused[reason].inc()
 
     def closed(self, reason: str, items: int) -> None:
         """Count one batch by what closed it, and its items."""

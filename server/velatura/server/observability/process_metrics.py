@@ -6,9 +6,14 @@ import asyncio
 import contextlib
 
 import psutil
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-from velatura.server.observability.instruments import CODEC_SECONDS, LAG_SECONDS, Instruments
+from velatura.server.observability.instruments import (
+    CODEC_SECONDS,
+    LAG_SECONDS,
+    Exemplar,
+    Instruments,
+)
 
 LAG_INTERVAL_S = 0.25
 
@@ -31,6 +36,7 @@ class ImageMetrics:
         )
         for operation in ("decode", "encode"):
             self.pixels.labels(operation)
+        self._bound: dict[tuple[str, str], tuple[Histogram, Counter]] = {}
         self.threads = make.gauge(
             "velatura_pixel_threads",
             "Threads for decoding, compositing and encoding, count.",
@@ -41,6 +47,20 @@ class ImageMetrics:
         self.waiting = make.gauge(
             "velatura_pixel_tasks_waiting", "Tasks that wait for one of those threads, count."
         )
+
+    def coded(
+        self, operation: str, kind: str, seconds: float, pixels: int, exemplar: Exemplar
+    ) -> None:
+        """Count one image decoded or encoded ("decode" or "encode"), of format `kind`."""
+        key = (operation, kind)
+        if key not in self._bound:  # looking up labels costs more than counting
+            self._bound[key] = (
+                self.codec_seconds.labels(operation, kind),
+                self.pixels.labels(operation),
+            )
+        timed, counted = self._bound[key]
+        timed.observe(seconds, exemplar)
+        counted.inc(pixels)
 
 
 class ServerMetrics:

@@ -82,7 +82,9 @@ class MethodMetrics:
         self._metrics = metrics
         self._labels = labels
         self._started: Counter = metrics.started.labels(*labels)
-        self._in_flight: Gauge = metrics.in_flight.labels(*labels)
+        self._open = 0  # begun and not ended; all calls are the event loop's
+        in_flight: Gauge = metrics.in_flight.labels(*labels)
+        in_flight.set_function(lambda: self._open)
         self._received: Counter = metrics.received.labels(*labels)
         self._sent: Counter = metrics.sent.labels(*labels)
         self._received_bytes: Histogram = metrics.received_bytes.labels(*labels)
@@ -96,7 +98,7 @@ class MethodMetrics:
     def begun(self) -> None:
         """A call has begun."""
         self._started.inc()
-        self._in_flight.inc()
+        self._open += 1
 
     def message_in(self, nbytes: int) -> None:
         """A message of `nbytes` has arrived."""
@@ -113,7 +115,7 @@ class MethodMetrics:
         if code not in self._seconds:
             self._handled[code] = self._metrics.handled.labels(*self._labels, code)
             self._seconds[code] = self._metrics.seconds.labels(*self._labels, code)
-        self._in_flight.dec()
+        self._open -= 1
         self._handled[code].inc()
         self._seconds[code].observe(seconds, exemplar)
         if reason:

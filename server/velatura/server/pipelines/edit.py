@@ -29,7 +29,7 @@ from velatura.server.pipelines.encode import (
 )
 from velatura.server.pipelines.errors import InvalidRequest
 from velatura.server.pipelines.job import Job
-from velatura.server.pipelines.latents import Step, apply, check_steps, moves_of
+from velatura.server.pipelines.latents import ReferenceStep, Step, apply, check_steps, moves_of
 from velatura.server.pipelines.region_masks import check_region, labels_for_region, mask_of
 from velatura.server.pipelines.segment import segmenter_runs
 from velatura.server.pipelines.workers import both
@@ -90,10 +90,14 @@ def _stages(job: Job, order: EditOrder, picture: Picture, frame: Frame) -> Stage
 
 
 async def _edit_picture(job: Job, order: EditOrder, picture: Picture, frame: Frame) -> Edited:
-    (w_plus, labels), moves = await both(
-        both(_latents(job, order, picture, frame), _labels(job, order, picture)),
-        moves_of(job, order.steps, order.generator, order.directions),
-    )
+    asked = order.steps, order.generator, order.directions
+    if any(isinstance(step, ReferenceStep) for step in order.steps):  # to be encoded as well
+        (w_plus, labels), moves = await both(
+            _latents_and_labels(job, order, picture, frame), moves_of(job, *asked)
+        )
+    else:
+        moves = await moves_of(job, *asked)
+        w_plus, labels = await _latents_and_labels(job, order, picture, frame)
     edited = apply(moves, w_plus)  # [num_ws, w_dim]
     before, after = await before_and_after(job, w_plus, edited, order.generator)
     rgb, change = await job.compute(
@@ -122,6 +126,14 @@ async def _edit_latents(job: Job, order: EditOrder) -> Edited:
         "composite", _composite, picture, before, after, frame, order, labels
     )
     return Edited(picture.with_rgb(rgb), edited, None)
+
+
+async def _latents_and_labels(
+    job: Job, order: EditOrder, picture: Picture, frame: Frame
+) -> tuple[F32, U8 | None]:
+    if not needs_segmenter(order.region):
+        return await _latents(job, order, picture, frame), None
+    return await both(_latents(job, order, picture, frame), _labels(job, order, picture))
 
 
 async def _latents(job: Job, order: EditOrder, picture: Picture, frame: Frame) -> F32:

@@ -59,6 +59,8 @@ async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) ->
 async def every(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run coroutines side by side, results in order; the first failure cancels the others and is
     raised."""
+    if len(coroutines) < 2:  # beside nothing: no task of its own
+        return [await coroutine for coroutine in coroutines]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]

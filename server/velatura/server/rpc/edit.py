@@ -63,13 +63,18 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
             sha256 = backend.synthesis_sha256(generator)
             latents = read_token(request.latent_token, generator, sha256)
         region_message = request.region if request.HasField("region") else None
-        picture, (steps, region) = await both(
-            self._picture(job, request),
-            both(
-                read_steps(job, backend, request.edits, generator),
-                read_region(job, backend, region_message),
-            ),
-        )
+        if _decodes_more(request):
+            picture, (steps, region) = await both(
+                self._picture(job, request),
+                both(
+                    read_steps(job, backend, request.edits, generator),
+                    read_region(job, backend, region_message),
+                ),
+            )
+        else:  # nothing else to wait for
+            steps = await read_steps(job, backend, request.edits, generator)
+            region = await read_region(job, backend, region_message)
+            picture = await self._picture(job, request)
         frame = None
         if request.HasField("frame"):
             if picture is None:
@@ -117,3 +122,9 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
             models=versions(job),
             timings=timings(job),
         )
+
+
+def _decodes_more(request: edit_pb2.EditImageRequest) -> bool:
+    """Whether there are pictures besides the one to be edited."""
+    references = any(edit.WhichOneof("kind") == "reference" for edit in request.edits)
+    return references or any(part.WhichOneof("shape") == "mask" for part in request.region.parts)

@@ -126,6 +126,5 @@ def _observe(
 ) -> None:
     # The pool's queue is part of the time: it is what the caller waits for.
     seconds = time.monotonic() - start
-    metrics = backend.metrics.images
-    metrics.codec_seconds.labels(operation, kind.value).observe(seconds, job.record.exemplar)
-    metrics.pixels.labels(operation).inc(pixels)
+    images = backend.metrics.images
+    images.coded(operation, kind.value, seconds, pixels, job.record.exemplar)

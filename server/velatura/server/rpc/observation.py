@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import structlog
@@ -96,7 +98,8 @@ class Observed:
         fields = {"code": code.name, "milliseconds": round(seconds * 1000, 1), **record.fields()}
         if failure is not None:
             fields |= {"reason": failure.reason, "error": failure.message[:MAX_ERROR]}
-        log.info("call", **fields)
+        # Once the answer is on its way: nobody waits for the line.
+        asyncio.get_running_loop().call_soon(partial(log.info, "call", **fields))
         if record.trace is not None:
             attributes: dict[str, str | int] = {
                 "velatura.request_id": self._request_id,
