@@ -36,6 +36,10 @@ from velatura.export.trace import trace
 from velatura.v1 import bundle_pb2
 
 Call = Callable[[], object]
+# The threads of torch and of onnxruntime spin for a while after a call, and would take the CPUs
+# from whoever comes next.
+PAUSE_S = 0.05
+QUICK_S = 0.5
 _NOWHERE = Origin("none", "random weights", "nothing", "")
 # The `paper256` configuration of StyleGAN2-ADA: channel_base 16384, channel_max 512.
 PAPER256 = GeneratorConfig(
@@ -89,16 +93,23 @@ def _export(spec: NetworkSpec, folder: Path) -> Path:
 
 def in_turns(calls: Sequence[Call], seconds: float) -> list[float]:
     """Median seconds of each call, over rounds of all of them, three rounds at least."""
-    for call in calls:  # the first run allocates
-        call()
+    quick = [timed(call) < QUICK_S for call in calls]  # the first run allocates
     times: list[list[float]] = [[] for _ in calls]
     begin = time.perf_counter()
     while len(times[0]) < 3 or time.perf_counter() - begin < seconds:
-        for taken, call in zip(times, calls, strict=True):
-            start = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - start)
+        for taken, call, again in zip(times, calls, quick, strict=True):
+            time.sleep(PAUSE_S)
+            if again:  # not with another network's numbers in the caches
+                call()
+            taken.append(timed(call))
     return [statistics.median(taken) for taken in times]
+
+
+def timed(call: Call) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def session(
