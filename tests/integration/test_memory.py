@@ -16,10 +16,10 @@ from velatura.client import Client, Offset, Region, VelaturaError
 from ..running import RunningServer, file_of, picture
 from .conftest import Names, client_of
 
-WARM_UP, ROUNDS, REQUESTS = 100, 4, 75
+WARM_UP, ROUNDS, REQUESTS = 60, 3, 50
 SIDES = (160, 384, 640)
 MIB = 1024 * 1024
-# The decoded pictures of a round have about 22 MiB together, and their floats four times as much.
+# The decoded pictures of a round have about 15 MiB together, and their floats four times as much.
 # Requests that happen to meet take more memory than any that met before, so one round may well grow
 # by more than this; a leak does so in all of them.
 LEAST_GROWTH_MIB = 10
