@@ -11,6 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from velatura.server import __version__
+from velatura.server.freed_memory import keep_freed_memory
 
 app = typer.Typer(
     help="Serve image editing and style transfer over gRPC.",
@@ -23,7 +24,7 @@ FAILED, BAD_SETTINGS = 1, 2
 
 @app.callback()
 def _root() -> None:
-    pass
+    keep_freed_memory()  # for `tune` as well: it measures what `serve` will do
 
 
 @app.command(
@@ -38,10 +39,8 @@ def serve(context: typer.Context) -> None:
         chosen = all_settings.load(context.args)
     except all_settings.BadSettings as error:
         _quit(str(error), BAD_SETTINGS)
-    from velatura.server.freed_memory import keep_freed_memory
     from velatura.server.observability import logging
 
-    keep_freed_memory()
     logging.configure(chosen.log_level, chosen.log_format)
     from velatura.server.app import App, StartError
     from velatura.server.engine.bundle import Bundle
