@@ -147,3 +147,58 @@ async def test_the_second_stage_is_not_turned_away_again(engine: LocalEngine) ->
         slow(engine, "tiny-synthesis", 60.0)
         outputs = await engine.run("tiny-synthesis", latents(), deadline=deadline)
     assert outputs["image"].shape == (1, 3, 8, 8)
+
+
+async def test_a_call_is_turned_away_before_anything_is_spent_on_it(engine: LocalEngine) -> None:
+    await engine.run("tiny-segmenter", picture())
+    slow(engine, "tiny-segmenter", 0.1)
+    slow(engine, "tiny-synthesis", 0.3)
+    stages = [[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]
+    now = time.monotonic()
+    engine.check_early(stages, None)
+    engine.check_early(stages, now + 0.6)
+    with pytest.raises(QueueFull, match=r"0\.400 s of running"):
+        engine.check_early(stages, now + 0.35)
+    with engine.promise(stages), pytest.raises(QueueFull) as caught:
+        engine.check_early(stages, now + 0.6)  # behind somebody else's 0.4 CPU seconds
+    assert 0.05 <= caught.value.retry_after_s < 0.6
+
+
+async def test_the_network_that_lets_a_call_in_learns_how_long_all_of_it_took(
+    engine: LocalEngine,
+) -> None:
+    lateness = engine.batcher("tiny-segmenter")._admission.lateness
+    stages = [[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]
+
+    async def call(then_s: float) -> float:
+        slow(engine, "tiny-segmenter", 0.05)
+        slow(engine, "tiny-synthesis", 0.05)
+        before = lateness.factor
+        with engine.promise(stages):
+            await engine.run("tiny-segmenter", picture())
+            await engine.run("tiny-synthesis", latents())
+            await asyncio.sleep(then_s)  # pictures have to be made of it
+        return lateness.factor / before
+
+    assert await call(0.0) < 1.0
+    assert await call(0.2) > 1.0
+
+
+async def test_a_call_that_its_deadline_cuts_off_took_too_long(engine: LocalEngine) -> None:
+    await engine.run("tiny-segmenter", picture())
+    lateness = engine.batcher("tiny-segmenter")._admission.lateness
+    for error, longer in ((TimeoutError(), True), (ValueError(), False)):
+        slow(engine, "tiny-segmenter", 0.05)
+        slow(engine, "tiny-synthesis", 0.05)
+        before = lateness.factor
+        with pytest.raises(type(error)):
+            await _ending_with(error, engine, time.monotonic() + 0.2)
+        assert (lateness.factor > before) == longer
+
+
+async def _ending_with(error: Exception, engine: LocalEngine, deadline: float) -> None:
+    """A call that fails after its first stage, at its deadline."""
+    with engine.promise([[("tiny-segmenter", 1)]]):
+        await engine.run("tiny-segmenter", picture(), deadline=deadline)
+        await asyncio.sleep(deadline - time.monotonic())
+        raise error

@@ -70,6 +70,7 @@ class FakeEngine:
         self.deadlines: list[float | None] = []
         self.cancelled: list[str] = []
         self.promised: list[Stages] = []
+        self.asked_early: list[tuple[Stages, float | None]] = []
         self.delays: dict[str, float] = {}
         self.not_ready: set[str] = set()
         self.providers: dict[str, str] = {}
@@ -79,6 +80,9 @@ class FakeEngine:
 
     def ready(self, model: str) -> bool:
         return model not in self.not_ready
+
+    def check_early(self, stages: Stages, deadline: float | None) -> None:
+        self.asked_early.append((stages, deadline))
 
     @contextmanager
     def promise(self, stages: Stages) -> Iterator[None]:

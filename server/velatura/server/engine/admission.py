@@ -16,15 +16,13 @@ from velatura.server.engine.errors import (
     Refusal,
 )
 from velatura.server.engine.gate import Backlog
-from velatura.server.engine.lateness import Lateness
+from velatura.server.engine.lateness import NEARLY_S, Lateness
 from velatura.server.engine.shape_queue import Chunk, Request
 
 # Callers that come back sooner than this only add to the load.
 MIN_RETRY_S = 0.05
 # Of the time that a deadline leaves, so much is for the answer's way to its caller.
 WAY_BACK = 0.04
-# Who is cut off so shortly before the deadline is cut off by it: callers' clocks run ahead.
-NEARLY_S = 0.01
 # A deadline is given up before it passes only where even most of the expected time is not left:
 # estimates are not that good.
 SURELY = 0.8
@@ -136,8 +134,12 @@ class Admission:
                 backlog.max_pixels,
             )  # fmt: skip
 
-    def check_deadline(self, deadline: float | None, load: Load, now: float) -> None:
-        """Raise QueueFull where the deadline cannot be met behind what is ahead."""
+    def check_deadline(
+        self, deadline: float | None, load: Load, now: float, later_s: float = 0.0
+    ) -> None:
+        """Raise QueueFull where the deadline cannot be met behind what is ahead, with `later_s`
+        seconds of the call's other networks after this one.
+        """
         if deadline is None or not self._limits.refuse_late:
             return
         if load.idle and not self.fresh(now):
@@ -147,11 +149,12 @@ class Admission:
         sure = left
         if not load.idle or load.wait_s:
             sure = left * (1.0 - WAY_BACK) / self.lateness.factor
-        missing = load.wait_s + load.run_s - sure
+        run_s = load.run_s + later_s
+        missing = load.wait_s + run_s - sure
         if missing <= 0.0:
             return
         detail = (
-            f"about {load.wait_s:.3f} s of waiting and {load.run_s:.3f} s of running do not fit "
+            f"about {load.wait_s:.3f} s of waiting and {run_s:.3f} s of running do not fit "
             f"into the {left:.3f} s that the deadline leaves"
         )
         # Sent again with as much time, it fits once the queue is shorter by what was missing now.

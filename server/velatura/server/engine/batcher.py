@@ -18,16 +18,15 @@ from velatura.server.engine.admission import Admission, BatchLimits
 from velatura.server.engine.answers import deliver, joined
 from velatura.server.engine.batch_watch import BatchWatch
 from velatura.server.engine.cost import CostModel
+from velatura.server.engine.entrance import Entrance
 from velatura.server.engine.errors import (
     DeadlineExceeded,
     DeviceFailed,
     Draining,
     EngineError,
     FailureKind,
-    QueueFull,
-    Refusal,
 )
-from velatura.server.engine.execution import Ran, execute, guarded_run
+from velatura.server.engine.execution import Ran, execute, guarded_run, outcome_of
 from velatura.server.engine.forecast import Forecast
 from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.lanes import Lane, Lanes, Run, single
@@ -35,6 +34,7 @@ from velatura.server.engine.next_batch import Chooser, NextBatch
 from velatura.server.engine.promise import ALONE, Turn
 from velatura.server.engine.running import Batch, Running
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
+from velatura.server.engine.solitude import Solitude
 from velatura.server.engine.standing import Priority, current_standing
 from velatura.server.engine.thread_names import RUNS, named_pool
 from velatura.server.engine.waiting import Waiting
@@ -71,15 +71,22 @@ class Batcher:
         self._queue = ShapeQueue()
         self._running = Running()
         self.gate = gate or Gate()
+        self._solitude = Solitude(self.gate)
         backlog = backlog or Backlog()
         self._waiting = Waiting(self._queue, backlog, self.gate, self)
         self._admission = Admission(model, limits, backlog)
         self._chooser = Chooser(self._queue, self.lanes, limits, self.gate)
         self.forecast = Forecast(self._queue, self.lanes, self._chooser, self.gate, self)
+        self.entrance = Entrance(
+            self._queue,
+            self.forecast,
+            self._admission,
+            metrics,
+            lambda victim, full: self._fail(victim, full, "displaced"),
+        )
         self._pool = named_pool(self.lanes.most_places, f"{RUNS}{model}")
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._stopping = ""  # why no more requests are taken
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -126,8 +133,8 @@ class Batcher:
         """Outputs for `inputs`: arrays [n, ...] of n >= 1 items, C-contiguous, unchanged by the
         caller until then.
 
-        `deadline` is on time.monotonic()'s clock. A later stage of a call (`turn`) was admitted
-        with the call, and is not refused for its deadline again. Raises QueueFull,
+        `deadline` is the call's, on time.monotonic()'s clock. A later stage of it (`turn`) was
+        admitted with the call, and is not refused for its deadline again. Raises QueueFull,
         DeadlineExceeded, Draining, InvalidTensor (a request larger than the queue) or DeviceFailed.
         Cancelling drops what is not on the device yet.
         """
@@ -136,13 +143,13 @@ class Batcher:
         request = Request(
             len(next(iter(inputs.values()))),
             now,
-            deadline,
+            turn.deadline(deadline, now),
             loop.create_future(),
             standing=current_standing.get(),
         )
         rows = self._chooser.rows(inputs)
         chunks = split(request, inputs, self._sequence, rows, work_per_item)
-        self._admit(request, chunks, now, turn)
+        self.entrance.admit(request, chunks, turn, deadline, now)
         self._watch.arrived(request)
         self._sequence += len(chunks)
         request.chunks = chunks
@@ -151,7 +158,8 @@ class Batcher:
         for chunk in chunks:
             self._put(chunk)
         self.gate.pump_soon()
-        expiry = loop.call_at(deadline, self._expire, request) if deadline is not None else None
+        due = request.deadline
+        expiry = loop.call_at(due, self._expire, request) if due is not None else None
         try:
             parts = await request.future
         except asyncio.CancelledError:
@@ -160,7 +168,7 @@ class Batcher:
         finally:
             if expiry is not None:
                 expiry.cancel()
-            self._admission.ended(request, time.monotonic())
+            self.entrance.left(request, turn)
         return await joined(parts)
 
     async def probe(self, inputs: Tensors) -> None:
@@ -172,7 +180,7 @@ class Batcher:
         """Refuse new requests, wait for what is queued and running; after `timeout_s` fail what
         still queues.
         """
-        self._stopping = self._stopping or "the server is draining"
+        self.entrance.closed = self.entrance.closed or "the server is draining"
         self.gate.pump_soon()
         try:
             async with asyncio.timeout(timeout_s):
@@ -185,40 +193,13 @@ class Batcher:
         """Fail everything that is not answered and let the threads go; a run in progress ends in
         its own time.
         """
-        self._stopping = "the server has stopped"
+        self.entrance.closed = "the server has stopped"
         self._closed = True
         on_device = [chunk for batch in self._running for chunk in batch.chunks]
-        self._fail_all([*self._queue, *on_device], Draining(self._stopping))
+        self._fail_all([*self._queue, *on_device], Draining(self.entrance.closed))
         if self._timer is not None:
             self._timer.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    # Admission
-
-    def _admit(self, request: Request, chunks: Sequence[Chunk], now: float, turn: Turn) -> None:
-        try:
-            if self._stopping:
-                raise Draining(self._stopping)
-            self._admission.check_possible(request, chunks, now)
-            load = self.forecast.load(request, chunks, now, turn.promised_cpu_s)
-            if not turn.later:
-                self._admission.check_deadline(request.deadline, load, now)
-            while full := self._admission.no_room(request, chunks, load):
-                if not self._displace(request, full):
-                    raise full
-                load = self.forecast.load(request, chunks, now, turn.promised_cpu_s)
-            request.expected_s = load.wait_s + load.run_s
-        except EngineError as error:
-            self._metrics.refused(self._admission.reason_of(error))
-            raise
-
-    def _displace(self, request: Request, full: QueueFull) -> bool:
-        """Turn away somebody else's request where `request` has more right to its place."""
-        of_this_queue = full.reason in (Refusal.QUEUE_ITEMS, Refusal.QUEUE_BYTES)
-        victim = self._queue.displaceable(request) if of_this_queue else None
-        if victim is not None:
-            self._fail(victim, full, "displaced")
-        return victim is not None
 
     # Scheduling: what the gate asks
 
@@ -226,7 +207,7 @@ class Batcher:
         """See `Member.rank`."""
         if not self._queue or all(lane.free <= 0 for lane in self.lanes):
             return None
-        if self._limits.max_queue_delay_s > 0.0 and not self._stopping:
+        if self._limits.max_queue_delay_s > 0.0 and not self.entrance.closed:
             head, _, wake = self._chooser.due(now, hurry=False)
             if head is None:
                 self._wake_at(wake)
@@ -238,7 +219,7 @@ class Batcher:
         self._drop_the_late(now)
         if not self._queue:
             return False
-        chosen = self._chooser.choose(now, bool(self._stopping), self._running.elements)
+        chosen = self._chooser.choose(now, bool(self.entrance.closed), self._running.elements)
         if chosen is not None:
             self._start(chosen)
         return chosen is not None
@@ -283,11 +264,12 @@ class Batcher:
         trace = self._watch.dispatched(chunks, items, chosen.reason, lane, now)
         batch = self._running.begin(chunks, lane, now, trace)
         self.gate.take(lane.threads)
+        work = partial(execute, self.model, lane.run, chunks, self._limits.pad_sizes)
+        if self._solitude.allows(chunks, lane):
+            self._finished(batch, outcome_of(work))
+            return
         batch.overdue = loop.call_later(batch.patience_s(), self._give_up_on, batch)
-        future = loop.run_in_executor(
-            self._pool, execute, self.model, lane.run, chunks, self._limits.pad_sizes
-        )
-        future.add_done_callback(partial(self._finished, batch))
+        loop.run_in_executor(self._pool, work).add_done_callback(partial(self._returned, batch))
 
     def _give_up_on(self, batch: Batch) -> None:
         """A run that hangs keeps its own network waiting, and no other."""
@@ -297,23 +279,27 @@ class Batcher:
 
     # Answers
 
-    def _finished(self, batch: Batch, future: asyncio.Future[Ran]) -> None:
-        self._running.end(batch)
+    def _returned(self, batch: Batch, future: asyncio.Future[Ran]) -> None:
+        self._solitude.ended(batch.chunks)
         if batch.overdue is not None:
             batch.overdue.cancel()
-            self.gate.give(batch.lane.threads)
+        else:  # its CPUs are somebody else's by now
+            self.gate.take(batch.lane.threads)
+        self._finished(batch, outcome_of(future.result))
+
+    def _finished(self, batch: Batch, ran: Ran | BaseException) -> None:
+        self._running.end(batch)
+        self.gate.give(batch.lane.threads)
         self.gate.answered(len(batch.chunks))
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if batch.trace is not None:
-            batch.trace.end("" if error is None else type(error).__name__)
-        if error is None:
-            ran = future.result()
+            batch.trace.end("" if isinstance(ran, Ran) else type(ran).__name__)
+        if isinstance(ran, Ran):
             self._learn(batch, ran)
             self._on_success()
             self.gate.pump()  # the device first: it would wait for what the answers cost
             deliver(batch.chunks, ran.outputs)
         else:
-            self._retry_or_fail(batch, self._failure(error))
+            self._retry_or_fail(batch, self._failure(ran))
             self.gate.pump()
         self._note_idle()
 

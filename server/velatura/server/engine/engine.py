@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -76,6 +75,11 @@ class Engine(Protocol):
 
     def provider(self, model: str) -> str:
         """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
+
+    def check_early(self, stages: Stages, deadline: float | None) -> None:
+        """Raise QueueFull where a call with these stages would miss its deadline as things stand:
+        to be asked before anything is spent on the call.
+        """
 
     def promise(self, stages: Stages) -> AbstractContextManager[None]:
         """For the time of a call: what it will ask of later networks counts as work that waits,
@@ -183,11 +187,27 @@ class LocalEngine:
         ]
         promise = Promise(self._gate, expected)
         token = current_promise.set(promise)
+        error: BaseException | None = None
         try:
             yield
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
             current_promise.reset(token)
-            promise.release()
+            promise.release(error)
+
+    def check_early(self, stages: Stages, deadline: float | None) -> None:
+        """See `Engine.check_early`."""
+        (model, items), *_ = stages[0]
+        later = (
+            max(self._expected(each, count).run_s for each, count in stage) for stage in stages[1:]
+        )
+        try:
+            self.batcher(model).entrance.check_early(items, deadline, sum(later))
+        except QueueFull as error:
+            self._metrics.for_model(model).outcome(_outcome(error))
+            raise
 
     def _expected(self, model: str, items: int) -> Expected:
         """What `items` of usual size will cost."""
@@ -237,7 +257,7 @@ class LocalEngine:
         turn = promise.begun(entry.name) if promise else ALONE
         return await self._loaded[entry.name].batcher.submit(
             arrays,
-            deadline=turn.deadline(deadline, time.monotonic()),
+            deadline=deadline,
             work_per_item=work,
             turn=turn,
         )

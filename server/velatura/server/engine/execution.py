@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,14 @@ class Ran:
     outputs: Tensors
     seconds: float
     padding: int
+
+
+def outcome_of(run: Callable[[], Ran]) -> Ran | BaseException:
+    """What `run` gives or raises."""
+    try:
+        return run()
+    except BaseException as error:
+        return error
 
 
 def execute(model: str, run: Run, chunks: Sequence[Chunk], sizes: Sequence[int]) -> Ran:

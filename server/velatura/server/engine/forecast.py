@@ -9,6 +9,7 @@ from velatura.server.engine.gate import Gate, Member
 from velatura.server.engine.lanes import Lanes
 from velatura.server.engine.next_batch import Chooser
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue
+from velatura.server.engine.standing import Standing
 
 
 class Forecast:
@@ -63,6 +64,22 @@ class Forecast:
             wait_s=wait,
             run_s=run,
             idle=idle,
+        )
+
+    def early(self, standing: Standing, items: int, now: float) -> Load:
+        """What is ahead of `items` of usual size that nobody has looked at yet."""
+        work, lane = float(items), self._lanes.narrow
+        others = self._gate.cpu_seconds_ahead(now, but=self._member)
+        ahead = self._queue.work_ahead((standing.priority, standing.caller), work)
+        joined = min(ahead, max(0.0, self._chooser.max_items - work))
+        own = max(0.0, self.cpu_seconds(ahead) - self._cpu_seconds_of_items(joined))
+        return Load(
+            queued_items=self._queue.items,
+            queued_bytes=self._queue.nbytes,
+            drain_s=(others + self.cpu_seconds(self._queue.work)) / self._parallel,
+            wait_s=(others + own) / self._parallel,
+            run_s=lane.cost.estimate(work + joined),
+            idle=not others and not ahead,
         )
 
     def run_s(self, work: float, runs: int) -> float:

@@ -1,7 +1,9 @@
-"""Compares the tensors of an ONNX graph with what the manifest says of them."""
+"""Compares the tensors of an ONNX graph with what the manifest says of them, and looks for nodes
+that may run for ever."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,22 @@ ORT_TYPES = {
     name: f"tensor({name})"
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 }
+
+
+# `NodeProto.op_type` (field 4, a string) of the operators that repeat a part of the graph.
+_REPEATING = tuple(bytes((4 << 3 | 2, len(name))) + name for name in (b"Loop", b"Scan"))
+
+
+def ends(file: Path) -> bool:
+    """Whether every run of the graph in `file` is known to end: none of its nodes repeats anything.
+
+    The file is searched, not parsed: weights that happen to hold the same bytes make it say no, and
+    so does a file that is not there.
+    """
+    if not file.is_file():
+        return False
+    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return all(data.find(node) < 0 for node in _REPEATING)
 
 
 def check_graph(file: Path, entry: ModelEntry) -> None:

@@ -30,7 +30,8 @@ WIDE_GAIN = 0.97
 @dataclass(eq=False, slots=True)
 class Lane:
     """One way to run a network: `threads` CPUs for each run (0 where none are taken, as on a GPU),
-    `places` runs at a time, and what its runs have been seen to cost.
+    `places` runs at a time, and what its runs have been seen to cost. `ends` where a run is known
+    to end, whatever its inputs.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Lane:
     threads: int = 0
     places: int = 1
     cost: CostModel = field(default_factory=CostModel)
+    ends: bool = False
     running: int = 0
     last_run: float = field(default_factory=time.monotonic)  # warm-up counts
 

@@ -10,12 +10,14 @@ where the wanted share is above it (Robbins and Monro 1951, stochastic approxima
 from __future__ import annotations
 
 # Where it begins, and where it is kept: the answer has to reach its caller as well.
-FIRST, LEAST, MOST = 1.15, 1.08, 2.0
+FIRST, LEAST, MOST = 1.15, 1.08, 4.0
 # The share of requests that may take longer.
 MISSED = 0.02
 # How far one request that did moves the factor: a stall of the machine strikes all that wait at
 # once.
 STEP = 0.01
+# Who is cut off so shortly before the deadline is cut off by it: callers' clocks run ahead.
+NEARLY_S = 0.01
 # Of requests that do not wait, the time says more about the machine than about the estimate.
 SHORT_S = 0.05
 

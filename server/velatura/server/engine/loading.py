@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from velatura.server.engine.bundle import Bundle
 from velatura.server.engine.cost import CostModel
 from velatura.server.engine.cpu_budget import cpu_budget
+from velatura.server.engine.graph_check import ends
 from velatura.server.engine.lanes import Lane
 from velatura.server.engine.options import EngineOptions
 from velatura.server.engine.providers import CPU, ProviderPlan
@@ -94,12 +95,13 @@ class Loader:
         if session.provider != CPU:
             places = max(1, options.instances)
             return Opened(entry, [Lane("device", session.run, 0, places, cost)], session.provider)
-        lane = Lane("fixed", session.run, threads, places, cost)
+        lane = self._lane("fixed", entry, session, threads, places, cost)
         return Opened(entry, [lane], session.provider)
 
     def _open_narrow(self, entry: ModelEntry) -> Opened:
         session, cost = self._open(entry, self._plan, 1, self._options.brief_sizes(entry))
-        return Opened(entry, [Lane("narrow", session.run, 1, self._cpus, cost)], session.provider)
+        lane = self._lane("narrow", entry, session, 1, self._cpus, cost)
+        return Opened(entry, [lane], session.provider)
 
     def _widened(self, opened: Opened) -> Opened:
         """With a wide lane besides, where that can pay."""
@@ -107,8 +109,21 @@ class Loader:
             return opened
         sizes = self._options.brief_sizes(opened.entry)
         session, cost = self._open(opened.entry, self._plan, self._cpus, sizes)
-        wide = Lane("wide", session.run, self._cpus, 1, cost)
+        wide = self._lane("wide", opened.entry, session, self._cpus, 1, cost)
         return Opened(opened.entry, [wide, *opened.lanes], opened.provider)
+
+    def _lane(
+        self,
+        name: str,
+        entry: ModelEntry,
+        session: Session,
+        threads: int,
+        places: int,
+        cost: CostModel,
+    ) -> Lane:
+        """On CPUs."""
+        file = self._bundle.model_file(entry.name)
+        return Lane(name, session.run, threads, places, cost, ends(file))
 
     def _open(
         self, entry: ModelEntry, plan: ProviderPlan, threads: int, sizes: Sizes

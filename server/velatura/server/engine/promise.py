@@ -1,17 +1,22 @@
 """Calls of several stages: what they will ask of later networks counts from their arrival.
 
 Else a call is let in by its first network, and turned away by the second after time was spent on
-it.
+it. How long the whole call took is what its first network learns from: there it is let in.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from velatura.server.engine.errors import DeadlineExceeded
 from velatura.server.engine.gate import Gate
+from velatura.server.engine.lateness import NEARLY_S, Lateness
 
 # The networks of a call's stages with the items that each gets; those of one stage run side by
 # side.
@@ -20,6 +25,8 @@ Stages: TypeAlias = Sequence[Sequence[tuple[str, int]]]
 # Later stages may take so much of the time that is left away from the one that is asked; estimates
 # are not good enough to let them take all.
 MOST_FOR_LATER = 0.5
+# How a call ends whose deadline passes.
+_CUT_OFF = (asyncio.CancelledError, TimeoutError, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +38,19 @@ class Expected:
 
 
 class Promise:
-    """One call's stages. Use it up with `begun`, and `release` it when the call ends."""
+    """One call's stages. Use it up with `begun`, say that it was `admitted`, and `release` it when
+    the call ends.
+    """
 
     def __init__(self, gate: Gate, stages: Sequence[dict[str, Expected]]) -> None:
         self._gate = gate
         self._stages = list(stages)
         self._open = [dict(stage) for stage in stages]
         self._reached = -1  # the last stage that has begun
+        self._began = time.monotonic()
+        self._lateness: Lateness | None = None
+        self._expected_s = 0.0
+        self._deadline = math.inf
         gate.promise(self._cpu_s(self._open))
 
     def begun(self, model: str) -> Turn:
@@ -56,12 +69,28 @@ class Promise:
             max((each.run_s for each in stage.values()), default=0.0)
             for stage in self._stages[index + 1 :]
         )
-        return Turn(later, ahead, self._cpu_s(self._open))
+        return Turn(later, ahead, self._cpu_s(self._open), self)
 
-    def release(self) -> None:
-        """The call has ended, however it did."""
+    def admitted(self, lateness: Lateness, expected_s: float, deadline: float | None) -> None:
+        """The call was let in by a network with such a `lateness`, which expects all of its stages
+        to take so long from then on."""
+        if self._lateness is None:
+            waited = time.monotonic() - self._began
+            self._lateness, self._expected_s = lateness, waited + expected_s
+            self._deadline = math.inf if deadline is None else deadline
+
+    def release(self, error: BaseException | None = None) -> None:
+        """The call has ended, with `error` unless it went well."""
         self._gate.promise(-self._cpu_s(self._open))
         self._open = []
+        lateness, self._lateness = self._lateness, None
+        if lateness is None:
+            return
+        now = time.monotonic()
+        if error is None:
+            lateness.observe(self._expected_s, now - self._began)
+        elif isinstance(error, _CUT_OFF) and now >= self._deadline - NEARLY_S:
+            lateness.observe(self._expected_s, math.inf)
 
     @staticmethod
     def _cpu_s(stages: Sequence[dict[str, Expected]]) -> float:
@@ -78,6 +107,7 @@ class Turn:
     later: bool = False
     ahead_s: float = 0.0
     promised_cpu_s: float = 0.0
+    promise: Promise | None = field(default=None, compare=False)
 
     def deadline(self, deadline: float | None, now: float) -> float | None:
         """When this network has to be done, so that the call can be."""

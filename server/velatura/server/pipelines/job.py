@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from velatura.server.engine.engine import Engine
 from velatura.server.engine.memo import Memo
+from velatura.server.engine.promise import Stages
 from velatura.server.engine.standing import current_standing
 from velatura.server.observability.record import CallRecord
 from velatura.server.pipelines.caches import Caches
@@ -55,6 +56,13 @@ class Job:
     def timings(self) -> dict[str, float]:
         """Milliseconds by stage, in the order in which the stages began."""
         return self.record.timings
+
+    def check_early(self, stages: Stages) -> None:
+        """Turn the call away now, before anything is spent on it, where its networks would not be
+        done by its deadline; raises the engine's errors.
+        """
+        if stages:
+            self.engine.check_early(stages, self.deadline)
 
     async def infer(
         self, stage: str, model: str, inputs: Mapping[str, NDArray[Any]]

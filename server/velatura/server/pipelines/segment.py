@@ -31,7 +31,9 @@ async def segment(
     job: Job, picture: Picture, segmenter: ModelEntry, *, overlay: bool
 ) -> Segmentation:
     """Segment a whole picture, count its classes, and paint them over it where asked to."""
-    labels = await label_map(job, picture, segmenter)
+    frames = cover_with_frames(picture.width, picture.height)
+    with job.engine.promise([[(segmenter.name, len(frames))]]):
+        labels = await label_map(job, picture, segmenter)
     counts = np.bincount(labels.ravel(), minlength=len(segmenter.labels))
     pixels = tuple(int(count) for count in counts)
     if not overlay:

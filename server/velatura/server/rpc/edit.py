@@ -21,6 +21,7 @@ from velatura.server.rpc.regions import read_frame, read_region
 from velatura.server.rpc.steps import read_steps
 from velatura.server.rpc.tokens import read_token, write_token
 from velatura.v1 import edit_pb2, edit_pb2_grpc
+from velatura.v1.bundle_pb2 import GeneratorEntry
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -65,7 +66,7 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
         region_message = request.region if request.HasField("region") else None
         if _decodes_more(request):
             picture, (steps, region) = await both(
-                self._picture(job, request),
+                self._picture(job, request, generator),
                 both(
                     read_steps(job, backend, request.edits, generator),
                     read_region(job, backend, region_message),
@@ -74,7 +75,7 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
         else:  # nothing else to wait for
             steps = await read_steps(job, backend, request.edits, generator)
             region = await read_region(job, backend, region_message)
-            picture = await self._picture(job, request)
+            picture = await self._picture(job, request, generator)
         frame = None
         if request.HasField("frame"):
             if picture is None:
@@ -93,10 +94,15 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
             frame=frame,
         )
 
-    async def _picture(self, job: Job, request: edit_pb2.EditImageRequest) -> Picture | None:
+    async def _picture(
+        self, job: Job, request: edit_pb2.EditImageRequest, generator: GeneratorEntry
+    ) -> Picture | None:
         if not request.HasField("image"):
             return None
-        return await read_image(job, self._backend, request.image, "image")
+        ahead = [[(generator.synthesis, 2)]]
+        if generator.encoder and not request.latent_token:
+            ahead.insert(0, [(generator.encoder, 1)])
+        return await read_image(job, self._backend, request.image, "image", ahead)
 
     async def Encode(
         self, request: edit_pb2.EncodeRequest, context: Context
@@ -104,7 +110,8 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
         """Find an image's latents and hand them out as a token."""
         backend, job = self._backend, self._backend.job()
         generator = backend.generator(request.generator)
-        picture = await read_image(job, backend, request.image, "image")
+        ahead = [[(generator.encoder, 1)]] if generator.encoder else []
+        picture = await read_image(job, backend, request.image, "image", ahead)
         wanted = output_format(request.output, picture.source_format)
         frame = central_frame(picture.width, picture.height)
         if request.HasField("frame"):

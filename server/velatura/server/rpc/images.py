@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from velatura.server.engine.promise import Stages
 from velatura.server.imaging import codecs
 from velatura.server.imaging.compositing import ChangeFigures
 from velatura.server.imaging.picture import U8, ImageFormat, Limits, Picture
@@ -27,8 +28,14 @@ _FORMATS = {
 }
 
 
-async def read_image(job: Job, backend: Backend, image: image_pb2.Image, field: str) -> Picture:
-    """The picture in a message, not to be changed; raises `ImageError` naming `field`."""
+async def read_image(
+    job: Job, backend: Backend, image: image_pb2.Image, field: str, ahead: Stages = ()
+) -> Picture:
+    """The picture in a message, not to be changed; raises `ImageError` naming `field`.
+
+    A picture that is not known yet is not even decoded where the networks `ahead` would not be done
+    in time: raises the engine's errors.
+    """
     size = len(image.encoded) + len(image.raw.data)
     if size > DIGEST_IN_POOL_BYTES:
         digest = await job.compute("decode", _digest, image)
@@ -46,6 +53,7 @@ async def read_image(job: Job, backend: Backend, image: image_pb2.Image, field: 
     memo = job.caches.pictures
     picture = job.kept(memo, "decode", "", (digest,))
     if picture is None:
+        job.check_early(ahead)
         # What is wrong with an image is told with its field, so only one field's callers share it.
         picture = await job.share(memo, "decode", "", (digest,), decoded, variant=field, keep=True)
     job.record.pixels_in += picture.width * picture.height

@@ -33,7 +33,8 @@ class SegmentServicer(segment_pb2_grpc.SegmentServiceServicer):
             raise Unsupported(
                 "model", "the server's bundle has no segmenter.", "Serve another bundle."
             )
-        picture = await read_image(job, backend, request.image, "image")
+        ahead = [[(segmenter.name, 1)]]
+        picture = await read_image(job, backend, request.image, "image", ahead)
         wanted = output_format(request.output, picture.source_format)
         found = await segment(job, picture, segmenter, overlay=request.with_overlay)
         label_map = await write_grey(job, backend, found.labels)
