@@ -106,6 +106,8 @@ class Admission:
 
     def no_room(self, request: Request, chunks: Sequence[Chunk], load: Load) -> QueueFull | None:
         """The queue or the server's memory has no room for `request`."""
+        if not load.queued_items and not self._backlog.nbytes:
+            return None  # all of it is free, and `check_possible` has looked at the limits
         rooms = self._rooms(request, chunks, load.queued_items, load.queued_bytes)
         for reason, unit, asked, taken, limit in rooms:
             if taken + asked > limit:

@@ -47,8 +47,11 @@ class Forecast:
         """All that admission asks about `request`, not yet queued, that is split into `chunks`;
         `own_s` CPU seconds of what is promised are its own call's.
         """
-        others = max(0.0, self._gate.cpu_seconds_ahead(now, but=self._member) - own_s)
         work = sum(chunk.work for chunk in chunks)
+        if not self._gate.outstanding:  # of any network: only promises are ahead
+            wait = max(0.0, self._gate.promised - own_s) / self._parallel
+            return Load(0, 0, wait, wait, self._lanes.soonest(work, len(chunks)), True)
+        others = max(0.0, self._gate.cpu_seconds_ahead(now, but=self._member) - own_s)
         ahead = self._queue.work_ahead(request.flow, work)
         idle = not self._queue and not self._member.cpu_seconds_running(now)
         wait, run = others / self._parallel, self._lanes.soonest(work, len(chunks))

@@ -46,7 +46,7 @@ class Gate:
         self.used = 0
         self.outstanding = 0  # chunks that wait or run, of all networks
         self.waiting = 0
-        self._promised = 0.0
+        self.promised = 0.0  # CPU seconds that calls in their first stages will bring to later ones
         self._load = 0.0
         self._changed = time.monotonic()
         self._busy: dict[Member, None] = {}  # those who may have something, in order of arrival
@@ -103,13 +103,13 @@ class Gate:
         """Work that calls in their first stages will bring to later ones; negative to take it
         back.
         """
-        self._promised = max(0.0, self._promised + cpu_seconds)
+        self.promised = max(0.0, self.promised + cpu_seconds)
 
     def cpu_seconds_ahead(self, now: float, but: Member | None = None) -> float:
         """CPU seconds that the queues, the runs and the promises of all networks come to; `but` is
         one whose queue is left out.
         """
-        ahead = self._promised
+        ahead = self.promised
         for each in self._busy:
             ahead += each.cpu_seconds_running(now)
             if each is not but:
@@ -127,7 +127,7 @@ class Gate:
         self._due = False
         now = time.monotonic()
         able = dict(self._busy)
-        while True:
+        while self.waiting:
             ranked = [(rank, each) for each in able if (rank := each.rank(now)) is not None]
             if not ranked:
                 break

@@ -101,6 +101,8 @@ class Chooser:
             return None
         if reason is Closed.RETRY:
             return NextBatch([head], reason, lane)
+        if len(self._queue) == 1:  # nothing to choose from
+            return NextBatch([head], Closed.FULL if head.items >= rows else reason, lane)
         return self._filled(head, reason, lane, rows, now)
 
     def _filled(self, head: Chunk, reason: Closed, lane: Lane, rows: int, now: float) -> NextBatch:

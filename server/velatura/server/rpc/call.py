@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -49,4 +49,4 @@ def request_id_of(given: str | bytes | None) -> str:
     """The caller's id where it is 1 to 128 visible ASCII characters, else a new one."""
     if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

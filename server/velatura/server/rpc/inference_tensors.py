@@ -38,6 +38,9 @@ DATATYPES: Mapping[str, str] = {
     "float64": "FP64",
 }
 
+# The same by numpy's dtype, whose name takes numpy longer to make up than all the rest.
+_DATATYPE_OF = {np.dtype(name): datatype for name, datatype in DATATYPES.items()}
+
 # The list of typed contents that an element type goes into, and what its elements are there.
 # The protocol has none for FP16.
 _CONTENTS: Mapping[str, tuple[str, str]] = {
@@ -103,7 +106,7 @@ def written_response(head: ModelInferResponse, arrays: Mapping[str, NDArray[Any]
     """
     contents: list[bytes | NDArray[np.uint8]] = []
     for name, array in arrays.items():
-        head.outputs.add(name=name, datatype=DATATYPES[array.dtype.name], shape=array.shape)
+        head.outputs.add(name=name, datatype=_DATATYPE_OF[array.dtype], shape=array.shape)
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         contents += (_RAW_TAG, _varint(little.nbytes), little.reshape(-1).view(np.uint8))
     return b"".join((head.SerializeToString(), *contents))  # type: ignore[arg-type]  # buffers
