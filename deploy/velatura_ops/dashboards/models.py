@@ -178,6 +178,7 @@ QUEUE = Row(
                 ),
             ),
             kind=Kind.STACK,
+            width=6,
         ),
         Panel(
             "What left the queue without a run?",
@@ -191,6 +192,7 @@ QUEUE = Row(
                     "{{reason}}",
                 ),
             ),
+            width=6,
         ),
         Panel(
             "How full are the queues?",
@@ -203,6 +205,20 @@ QUEUE = Row(
                     EACH,
                 ),
             ),
+            width=6,
+        ),
+        Panel(
+            "How far are estimates stretched?",
+            "What admission multiplies its estimates by, learned from what nearly all calls took. "
+            "High: much besides the networks takes the CPUs, such as codecs or other programs.",
+            "short",
+            (
+                Query(
+                    f"avg by (model) ({select('velatura_admission_stretch_ratio', MODEL)})", EACH
+                ),
+            ),
+            least=1,
+            width=6,
         ),
     ),
 )

@@ -144,7 +144,11 @@ async def test_information_for_dashboards(engine: LocalEngine, metrics: Metrics)
     assert samples["velatura_provider_info"]["requested"] == "cpu"
     assert samples["velatura_model_info"]["sha256"]
     cost = {"model": "tiny-segmenter"}
-    for name in ("velatura_model_cost_item_seconds", "velatura_model_cost_batch_seconds"):
+    for name in (
+        "velatura_model_cost_item_seconds",
+        "velatura_model_cost_batch_seconds",
+        "velatura_admission_stretch_ratio",
+    ):
         assert metrics.registry.get_sample_value(name, cost) is not None
 
 

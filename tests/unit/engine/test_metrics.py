@@ -36,6 +36,7 @@ PROMISED = {
     "velatura_inference_seconds": "histogram",
     "velatura_model_failures": "counter",
     "velatura_admission_refusals": "counter",
+    "velatura_admission_stretch_ratio": "gauge",
     "velatura_model_cost_item_seconds": "gauge",
     "velatura_model_cost_batch_seconds": "gauge",
     "velatura_model_batch_limit": "gauge",

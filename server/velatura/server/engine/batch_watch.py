@@ -9,6 +9,7 @@ from enum import StrEnum
 from velatura.server.engine.admission import BatchLimits
 from velatura.server.engine.errors import Refusal
 from velatura.server.engine.lanes import Lane, Lanes
+from velatura.server.engine.lateness import Lateness
 from velatura.server.engine.shape_queue import Chunk, Request
 from velatura.server.observability.instruments import Exemplar
 from velatura.server.observability.model_metrics import ModelMetrics
@@ -33,13 +34,15 @@ class Closed(StrEnum):
 class BatchWatch:
     """Belongs to one batcher, on its event loop."""
 
-    def __init__(self, metrics: ModelMetrics, limits: BatchLimits, lanes: Lanes) -> None:
+    def __init__(
+        self, metrics: ModelMetrics, limits: BatchLimits, lanes: Lanes, lateness: Lateness
+    ) -> None:
         self._metrics = metrics
         # Under load the narrow lane runs, and load is what capacity is planned from.
         cost, places = lanes.narrow.cost, lanes.narrow.places
         metrics.declare(Closed, Refusal, DROPPED, [lane.name for lane in lanes])
         metrics.limits(limits.max_batch_size, limits.max_queue_items, places)
-        metrics.cost(lambda: cost.a, lambda: cost.b)
+        metrics.learned(lambda: cost.a, lambda: cost.b, lambda: lateness.factor)
 
     def arrived(self, request: Request) -> None:
         """A request is about to queue; call it in the caller's task."""

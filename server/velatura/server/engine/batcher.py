@@ -65,7 +65,6 @@ class Batcher:
         self.lanes = Lanes(single(run, limits.instances, cost) if callable(run) else run)
         self._limits = limits
         self._metrics = metrics
-        self._watch = BatchWatch(metrics, limits, self.lanes)
         self._on_success = on_success
         self._on_failure = on_failure
         self._queue = ShapeQueue()
@@ -75,6 +74,7 @@ class Batcher:
         backlog = backlog or Backlog()
         self._waiting = Waiting(self._queue, backlog, self.gate, self)
         self._admission = Admission(model, limits, backlog)
+        self._watch = BatchWatch(metrics, limits, self.lanes, self._admission.lateness)
         self._chooser = Chooser(self._queue, self.lanes, limits, self.gate)
         self.forecast = Forecast(self._queue, self.lanes, self._chooser, self.gate, self)
         self.entrance = Entrance(

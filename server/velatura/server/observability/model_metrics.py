@@ -68,6 +68,12 @@ class ModelsMetrics:
             "model",
             "reason",
         )
+        self.stretch = make.gauge(
+            "velatura_admission_stretch_ratio",
+            "What admission multiplies its estimates of waiting and running by, because requests "
+            "were seen to take so much longer, ratio.",
+            "model",
+        )
         self.dropped = make.counter(
             "velatura_queue_dropped_total",
             "Items that left the queue without a run, count, by reason: cancelled, expired, "
@@ -198,9 +204,15 @@ class ModelMetrics:
         self._metrics.queue_limit.labels(self.model).set(queue)
         self._metrics.instances.labels(self.model).set(instances)
 
-    def cost(self, item: Callable[[], float], batch: Callable[[], float]) -> None:
+    def learned(
+        self,
+        item: Callable[[], float],
+        batch: Callable[[], float],
+        stretch: Callable[[], float],
+    ) -> None:
         """Where to ask, at every scrape, what has been learned: seconds for an item, and for a
-        batch besides."""
+        batch besides, and by how much estimates are stretched."""
+        self._metrics.stretch.labels(self.model).set_function(stretch)
         self._metrics.cost_item.labels(self.model).set_function(item)
         self._metrics.cost_batch.labels(self.model).set_function(batch)
 
