@@ -73,7 +73,8 @@ def test_tests_are_run_beside_a_runtime_environment() -> None:
     assert ".venv-triton/bin/python -m pip" in commands
     *_, computing, others = commands.strip().splitlines()
     folders = computing.rpartition("--dist loadfile ")[2].split()
-    assert folders and all((ROOT / folder).is_dir() for folder in folders)
+    assert folders
+    assert all((ROOT / folder).is_dir() for folder in folders)
     ignored = " ".join(f"--ignore={folder}" for folder in folders)
     assert others.endswith(f".venv-dev/bin/pytest -q {ignored}")
 
