@@ -86,9 +86,9 @@ class Admission:
         """`request`, which was let in, has been answered or given up."""
         answered = request.future.done() and not request.future.cancelled()
         if answered and request.future.exception() is None:
-            self.lateness.observe(request.expected_s, now - request.arrived)
+            self.lateness.observe(request.expected_s, now - request.arrived, now)
         elif request.deadline is not None and request.expired(now + NEARLY_S):
-            self.lateness.observe(request.expected_s, math.inf)
+            self.lateness.observe(request.expected_s, math.inf, now)
 
     def fresh(self, now: float) -> bool:
         """Whether a run has been measured lately."""
@@ -150,7 +150,7 @@ class Admission:
         # An idle network's run is all there is to estimate; the longer the way, the rougher.
         sure = left
         if not load.idle or load.wait_s:
-            sure = left * (1.0 - WAY_BACK) / self.lateness.factor
+            sure = left * (1.0 - WAY_BACK) / self.lateness.factor(now)
         run_s = load.run_s + later_s
         missing = load.wait_s + run_s - sure
         if missing <= 0.0:

@@ -3,6 +3,7 @@ the traces of those calls that are traced."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -42,7 +43,7 @@ class BatchWatch:
         cost, places = lanes.narrow.cost, lanes.narrow.places
         metrics.declare(Closed, Refusal, DROPPED, [lane.name for lane in lanes])
         metrics.limits(limits.max_batch_size, limits.max_queue_items, places)
-        metrics.learned(lambda: cost.a, lambda: cost.b, lambda: lateness.factor)
+        metrics.learned(lambda: cost.a, lambda: cost.b, lambda: lateness.factor(time.monotonic()))
 
     def arrived(self, request: Request) -> None:
         """A request is about to queue; call it in the caller's task."""

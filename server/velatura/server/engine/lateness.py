@@ -9,6 +9,8 @@ where the wanted share is above it (Robbins and Monro 1951, stochastic approxima
 
 from __future__ import annotations
 
+import math
+
 # Where it begins, and where it is kept: the answer has to reach its caller as well.
 FIRST, LEAST, MOST = 1.15, 1.08, 4.0
 # The share of requests that may take longer.
@@ -22,19 +24,34 @@ NEARLY_S = 0.01
 SHORT_S = 0.05
 
 
+# What is above `FIRST` is forgotten by two thirds in so many seconds: where few ask, few could show
+# that a machine which was slow for a while no longer is.
+FADING_S = 120.0
+
+
 class Lateness:
-    """One network's."""
+    """One network's; moments are on time.monotonic()'s clock."""
 
     def __init__(self) -> None:
-        self.factor = FIRST
+        self._factor = FIRST
+        self._changed = -math.inf
 
-    def observe(self, expected_s: float, taken_s: float) -> None:
+    def factor(self, now: float) -> float:
+        """What estimates have to be stretched by."""
+        above = self._factor - FIRST
+        if above <= 0.0:
+            return self._factor
+        return FIRST + above * math.exp(min(0.0, (self._changed - now) / FADING_S))
+
+    def observe(self, expected_s: float, taken_s: float, now: float) -> None:
         """A request that was expected to take `expected_s` seconds took `taken_s`; infinity for one
         that its deadline cut off.
         """
         if expected_s < SHORT_S:
             return
-        if taken_s > self.factor * expected_s:
-            self.factor = min(MOST, self.factor * (1.0 + STEP))
+        factor = self.factor(now)
+        if taken_s > factor * expected_s:
+            self._factor = min(MOST, factor * (1.0 + STEP))
         else:
-            self.factor = max(LEAST, self.factor * (1.0 - STEP * MISSED / (1.0 - MISSED)))
+            self._factor = max(LEAST, factor * (1.0 - STEP * MISSED / (1.0 - MISSED)))
+        self._changed = now

@@ -88,9 +88,9 @@ class Promise:
             return
         now = time.monotonic()
         if error is None:
-            lateness.observe(self._expected_s, now - self._began)
+            lateness.observe(self._expected_s, now - self._began, now)
         elif isinstance(error, _CUT_OFF) and now >= self._deadline - NEARLY_S:
-            lateness.observe(self._expected_s, math.inf)
+            lateness.observe(self._expected_s, math.inf, now)
 
     @staticmethod
     def _cpu_s(stages: Sequence[dict[str, Expected]]) -> float:
