@@ -45,7 +45,8 @@ async def measure(bench: Bench) -> Report:
         "Overload: 200 %, deadlines of 500 ms",
         f"Poisson arrivals at {FACTOR:.0%} of the capacity, {bench.overload_s:g} s in turns of "
         f"{TURN_S:g}, between which {BUSY} callers find the capacity out again: EditImage on "
-        "distinct images, which is the service's main work, and ModelInfer on its smallest job, where turning somebody away "
+        "distinct images, which is the service's main work, and ModelInfer on its smallest job, "
+        "where turning somebody away "
         "costs the most beside it. Without admission the server still drops what has expired in "
         "its queue; where it is not told the deadline, callers hang up after 500 ms. Goodput is "
         "what was answered within 500 ms of when it was due, in a turn from its first half second "

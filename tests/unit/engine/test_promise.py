@@ -155,13 +155,31 @@ async def test_a_call_is_turned_away_before_anything_is_spent_on_it(engine: Loca
     slow(engine, "tiny-synthesis", 0.3)
     stages = [[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]
     now = time.monotonic()
-    engine.check_early(stages, None)
-    engine.check_early(stages, now + 0.6)
     with pytest.raises(QueueFull, match=r"0\.400 s of running"):
-        engine.check_early(stages, now + 0.35)
-    with engine.promise(stages), pytest.raises(QueueFull) as caught:
-        engine.check_early(stages, now + 0.6)  # behind somebody else's 0.4 CPU seconds
+        engine.reserve(stages, now + 0.35)
+    first = engine.reserve(stages, now + 0.6)
+    with pytest.raises(QueueFull) as caught:
+        engine.reserve(stages, now + 0.6)  # behind the first one's 0.4 CPU seconds
     assert 0.05 <= caught.value.retry_after_s < 0.6
+    first.release()
+    engine.reserve(stages, now + 0.6).release()
+    assert engine._gate.promised == 0.0
+
+
+async def test_a_call_that_was_let_in_early_is_not_asked_again(engine: LocalEngine) -> None:
+    await engine.run("tiny-segmenter", picture())
+    deadline = time.monotonic() + 5.0
+    reserved = engine.reserve([[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]], deadline)
+    slow(engine, "tiny-segmenter", 60.0)
+    slow(engine, "tiny-synthesis", 60.0)
+    with engine.promise([[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]], reserved):
+        await engine.run("tiny-segmenter", picture(), deadline=deadline)
+        await engine.run("tiny-synthesis", latents(), deadline=deadline)
+    assert engine._gate.promised == 0.0
+    reserved.release()
+    slow(engine, "tiny-segmenter", 60.0)
+    with pytest.raises(QueueFull):
+        await engine.run("tiny-segmenter", picture(), deadline=deadline)
 
 
 async def test_the_network_that_lets_a_call_in_learns_how_long_all_of_it_took(

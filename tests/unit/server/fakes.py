@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from velatura.server.engine.promise import Stages
+from velatura.server.engine.gate import Gate
+from velatura.server.engine.promise import Promise, Stages
 from velatura.server.pipelines.job import Job
 from velatura.server.pipelines.workers import Workers
 from velatura.v1.bundle_pb2 import (
@@ -70,7 +71,7 @@ class FakeEngine:
         self.deadlines: list[float | None] = []
         self.cancelled: list[str] = []
         self.promised: list[Stages] = []
-        self.asked_early: list[tuple[Stages, float | None]] = []
+        self.reserved: list[tuple[Stages, float | None]] = []
         self.delays: dict[str, float] = {}
         self.not_ready: set[str] = set()
         self.providers: dict[str, str] = {}
@@ -81,11 +82,14 @@ class FakeEngine:
     def ready(self, model: str) -> bool:
         return model not in self.not_ready
 
-    def check_early(self, stages: Stages, deadline: float | None) -> None:
-        self.asked_early.append((stages, deadline))
+    def reserve(self, stages: Stages, deadline: float | None, *, admit: bool = True) -> Promise:
+        if admit:
+            self.reserved.append((stages, deadline))
+        return Promise(Gate(), ())
 
     @contextmanager
-    def promise(self, stages: Stages) -> Iterator[None]:
+    def promise(self, stages: Stages, reserved: Promise | None = None) -> Iterator[None]:
+        assert reserved is not None
         self.promised.append(stages)
         yield
 

@@ -76,14 +76,19 @@ class Engine(Protocol):
     def provider(self, model: str) -> str:
         """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
 
-    def check_early(self, stages: Stages, deadline: float | None) -> None:
-        """Raise QueueFull where a call with these stages would miss its deadline as things stand:
-        to be asked before anything is spent on the call.
+    def reserve(self, stages: Stages, deadline: float | None, *, admit: bool = True) -> Promise:
+        """A call's stages count as work that waits, until whoever asked releases the promise.
+
+        With `admit` the call is let in by that, before anything is spent on it, or QueueFull is
+        raised where it would miss the deadline; without, the first network that it asks decides.
         """
 
-    def promise(self, stages: Stages) -> AbstractContextManager[None]:
+    def promise(
+        self, stages: Stages, reserved: Promise | None = None
+    ) -> AbstractContextManager[None]:
         """For the time of a call: what it will ask of later networks counts as work that waits,
-        and is kept free of its deadline. Without it every `run` stands for itself.
+        and is kept free of its deadline. Without it every `run` stands for itself. What has been
+        `reserved` for the call is not asked for again, and not released here.
         """
 
     async def start(self) -> None:
@@ -179,13 +184,26 @@ class LocalEngine:
         self._publish(plan)
         self._started = True
 
+    def reserve(self, stages: Stages, deadline: float | None, *, admit: bool = True) -> Promise:
+        """See `Engine.reserve`."""
+        expected = self._all_expected(stages)
+        promise = Promise(self._gate, ())
+        if admit:
+            (model, items), *_ = stages[0]
+            later = sum(max(each.run_s for each in stage.values()) for stage in expected[1:])
+            try:
+                self.batcher(model).entrance.admit_early(items, deadline, later, promise)
+            except QueueFull as error:
+                self._metrics.for_model(model).outcome(_outcome(error))
+                raise
+        promise.restate(expected)
+        return promise
+
     @contextmanager
-    def promise(self, stages: Stages) -> Iterator[None]:
+    def promise(self, stages: Stages, reserved: Promise | None = None) -> Iterator[None]:
         """See `Engine.promise`."""
-        expected = [
-            {model: self._expected(model, items) for model, items in stage} for stage in stages
-        ]
-        promise = Promise(self._gate, expected)
+        promise = reserved or Promise(self._gate, ())
+        promise.restate(self._all_expected(stages))
         token = current_promise.set(promise)
         error: BaseException | None = None
         try:
@@ -195,19 +213,11 @@ class LocalEngine:
             raise
         finally:
             current_promise.reset(token)
-            promise.release(error)
+            if reserved is None:
+                promise.release(error)
 
-    def check_early(self, stages: Stages, deadline: float | None) -> None:
-        """See `Engine.check_early`."""
-        (model, items), *_ = stages[0]
-        later = (
-            max(self._expected(each, count).run_s for each, count in stage) for stage in stages[1:]
-        )
-        try:
-            self.batcher(model).entrance.check_early(items, deadline, sum(later))
-        except QueueFull as error:
-            self._metrics.for_model(model).outcome(_outcome(error))
-            raise
+    def _all_expected(self, stages: Stages) -> list[dict[str, Expected]]:
+        return [{model: self._expected(model, items) for model, items in stage} for stage in stages]
 
     def _expected(self, model: str, items: int) -> Expected:
         """What `items` of usual size will cost."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from velatura.server.engine.admission import Admission, Load
 from velatura.server.engine.errors import Draining, EngineError, QueueFull, Refusal
 from velatura.server.engine.forecast import Forecast
-from velatura.server.engine.promise import Turn
+from velatura.server.engine.promise import Promise, Turn
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue
 from velatura.server.engine.standing import current_standing
 from velatura.server.observability.model_metrics import ModelMetrics
@@ -36,9 +36,11 @@ class Entrance:
         self._metrics = metrics
         self._turn_out = turn_out
 
-    def check_early(self, items: int, deadline: float | None, later_s: float) -> None:
-        """Raise QueueFull where a call that is going to bring `items`, and to spend `later_s`
-        seconds after them, would miss its deadline: before anything is spent on it.
+    def admit_early(
+        self, items: int, deadline: float | None, later_s: float, promise: Promise
+    ) -> None:
+        """Let a call in that is going to bring `items`, and to spend `later_s` seconds after them,
+        before anything is spent on it; raises QueueFull.
         """
         now = time.monotonic()
         load = self._forecast.early(current_standing.get(), items, now)
@@ -47,6 +49,8 @@ class Entrance:
         except QueueFull as error:
             self._metrics.refused(error.reason)
             raise
+        expected_s = load.wait_s + load.run_s + later_s
+        promise.admitted(self._admission.lateness, expected_s, deadline)
 
     def admit(
         self,

@@ -70,7 +70,7 @@ class Forecast:
         )
 
     def early(self, standing: Standing, items: int, now: float) -> Load:
-        """What is ahead of `items` of usual size that nobody has looked at yet."""
+        """What is ahead of `items` of usual size that nobody has looked at yet, nor promised."""
         work, lane = float(items), self._lanes.narrow
         others = self._gate.cpu_seconds_ahead(now, but=self._member)
         ahead = self._queue.work_ahead((standing.priority, standing.caller), work)

@@ -44,14 +44,21 @@ class Promise:
 
     def __init__(self, gate: Gate, stages: Sequence[dict[str, Expected]]) -> None:
         self._gate = gate
-        self._stages = list(stages)
-        self._open = [dict(stage) for stage in stages]
+        self._stages: list[dict[str, Expected]] = []
+        self._open: list[dict[str, Expected]] = []
         self._reached = -1  # the last stage that has begun
         self._began = time.monotonic()
         self._lateness: Lateness | None = None
         self._expected_s = 0.0
         self._deadline = math.inf
-        gate.promise(self._cpu_s(self._open))
+        self.restate(stages)
+
+    def restate(self, stages: Sequence[dict[str, Expected]]) -> None:
+        """It turns out that these are the call's stages; none of them has begun."""
+        self._gate.promise(-self._cpu_s(self._open))
+        self._stages = list(stages)
+        self._open = [dict(stage) for stage in stages]
+        self._gate.promise(self._cpu_s(self._open))
 
     def begun(self, model: str) -> Turn:
         """The call now asks `model`: it and all stages before its own are no promise any more."""
@@ -59,7 +66,7 @@ class Promise:
         index = next(found, None)
         if index is None:
             return ALONE
-        later = index > self._reached >= 0
+        later = self._lateness is not None or index > self._reached >= 0
         self._reached = max(self._reached, index)
         passed = [*self._open[:index], {model: self._open[index].pop(model)}]
         self._gate.promise(-self._cpu_s(passed))
@@ -99,8 +106,8 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A network's turn in a call: whether an earlier stage has already been run for it, the seconds
-    that later ones will take, and the CPU seconds that are still promised for the call: those are
+    """A network's turn in a call: whether the call has already been let in, the seconds that later
+    stages will take, and the CPU seconds that are still promised for the call: those are
     nothing that it has to wait for.
     """
 

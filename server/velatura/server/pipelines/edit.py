@@ -72,7 +72,7 @@ async def edit(job: Job, order: EditOrder) -> Edited:
         return await _edit_latents(job, order)
     check_region(order.region, order.segmenter, order.picture)
     frame = order.frame or central_frame(order.picture.width, order.picture.height)
-    with job.engine.promise(_stages(job, order, order.picture, frame)):
+    with job.promise(_stages(job, order, order.picture, frame)):
         return await _edit_picture(job, order, order.picture, frame)
 
 

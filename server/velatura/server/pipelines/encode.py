@@ -31,7 +31,7 @@ async def encode(
     """Encode the part of a picture inside `frame`, and decode it again where asked to."""
     if not reconstruct or not generator.encoder:
         return Encoding(await latents_of(job, picture, frame, generator))
-    with job.engine.promise([[(generator.encoder, 1)], [(generator.synthesis, 1)]]):
+    with job.promise([[(generator.encoder, 1)], [(generator.synthesis, 1)]]):
         w_plus = await latents_of(job, picture, frame, generator)
         image = await reconstruction(job, w_plus, generator)  # [3, R, R]
     seen = await job.compute("prepare", network_view, picture, frame, generator.resolution)

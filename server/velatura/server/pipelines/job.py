@@ -4,14 +4,14 @@ bookkeeping."""
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 from numpy.typing import NDArray
 
 from velatura.server.engine.engine import Engine
 from velatura.server.engine.memo import Memo
-from velatura.server.engine.promise import Stages
+from velatura.server.engine.promise import Promise, Stages
 from velatura.server.engine.standing import current_standing
 from velatura.server.observability.record import CallRecord
 from velatura.server.pipelines.caches import Caches
@@ -44,6 +44,7 @@ class Job:
         self.deadline = deadline
         self.record = record or CallRecord()
         self._workers = workers
+        self._reserved: Promise | None = None
         self._tenant = tenant
         self._models: dict[str, ModelEntry] = {}
 
@@ -57,12 +58,27 @@ class Job:
         """Milliseconds by stage, in the order in which the stages began."""
         return self.record.timings
 
-    def check_early(self, stages: Stages) -> None:
-        """Turn the call away now, before anything is spent on it, where its networks would not be
-        done by its deadline; raises the engine's errors.
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._reserved is not None:
+            self._reserved.release(error)
+
+    def reserve(self, stages: Stages) -> None:
+        """Have the call let in, or turned away by the engine's errors, before anything is spent on
+        it. Only within the job's own `with` block, which ends the reservation.
         """
-        if stages:
-            self.engine.check_early(stages, self.deadline)
+        if stages and self._reserved is None:
+            self._reserved = self.engine.reserve(stages, self.deadline)
+
+    def promise(self, stages: Stages) -> AbstractContextManager[None]:
+        """See `Engine.promise`. It is kept until the job's own `with` block ends: how long a call
+        took shows when its answer is written.
+        """
+        if self._reserved is None:
+            self._reserved = self.engine.reserve(stages, self.deadline, admit=False)
+        return self.engine.promise(stages, self._reserved)
 
     async def infer(
         self, stage: str, model: str, inputs: Mapping[str, NDArray[Any]]

@@ -32,7 +32,7 @@ async def segment(
 ) -> Segmentation:
     """Segment a whole picture, count its classes, and paint them over it where asked to."""
     frames = cover_with_frames(picture.width, picture.height)
-    with job.engine.promise([[(segmenter.name, len(frames))]]):
+    with job.promise([[(segmenter.name, len(frames))]]):
         labels = await label_map(job, picture, segmenter)
     counts = np.bincount(labels.ravel(), minlength=len(segmenter.labels))
     pixels = tuple(int(count) for count in counts)

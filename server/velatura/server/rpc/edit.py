@@ -36,20 +36,20 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
         self, request: edit_pb2.EditImageRequest, context: Context
     ) -> edit_pb2.EditImageResponse:
         """Apply edits to one image, inside one region."""
-        job = self._backend.job()
-        order = await self._order(job, request)
-        source = order.picture.source_format if order.picture else ImageFormat.PNG
-        wanted = output_format(request.output, source)
-        edited = await edit(job, order)
-        image = await write_image(job, self._backend, edited.picture, request.output, wanted)
-        sha256 = self._backend.synthesis_sha256(order.generator)
-        return edit_pb2.EditImageResponse(
-            image=image,
-            change=None if edited.change is None else change_report(edited.change),
-            latent_token=write_token(edited.w_plus, sha256),
-            models=versions(job),
-            timings=timings(job),
-        )
+        with self._backend.job() as job:
+            order = await self._order(job, request)
+            source = order.picture.source_format if order.picture else ImageFormat.PNG
+            wanted = output_format(request.output, source)
+            edited = await edit(job, order)
+            image = await write_image(job, self._backend, edited.picture, request.output, wanted)
+            sha256 = self._backend.synthesis_sha256(order.generator)
+            return edit_pb2.EditImageResponse(
+                image=image,
+                change=None if edited.change is None else change_report(edited.change),
+                latent_token=write_token(edited.w_plus, sha256),
+                models=versions(job),
+                timings=timings(job),
+            )
 
     async def _order(self, job: Job, request: edit_pb2.EditImageRequest) -> EditOrder:
         backend = self._backend
@@ -108,27 +108,30 @@ class EditServicer(edit_pb2_grpc.EditServiceServicer):
         self, request: edit_pb2.EncodeRequest, context: Context
     ) -> edit_pb2.EncodeResponse:
         """Find an image's latents and hand them out as a token."""
-        backend, job = self._backend, self._backend.job()
-        generator = backend.generator(request.generator)
-        ahead = [[(generator.encoder, 1)]] if generator.encoder else []
-        picture = await read_image(job, backend, request.image, "image", ahead)
-        wanted = output_format(request.output, picture.source_format)
-        frame = central_frame(picture.width, picture.height)
-        if request.HasField("frame"):
-            frame = read_frame(request.frame, picture)
-        found = await encode(
-            job, picture, generator, frame, reconstruct=request.with_reconstruction
-        )
-        image = None
-        if found.reconstruction is not None:
-            image = await write_image(job, backend, found.reconstruction, request.output, wanted)
-        return edit_pb2.EncodeResponse(
-            latent_token=write_token(found.w_plus, backend.synthesis_sha256(generator)),
-            reconstruction=image,
-            reconstruction_psnr_db=found.psnr_db,
-            models=versions(job),
-            timings=timings(job),
-        )
+        backend = self._backend
+        with backend.job() as job:
+            generator = backend.generator(request.generator)
+            ahead = [[(generator.encoder, 1)]] if generator.encoder else []
+            picture = await read_image(job, backend, request.image, "image", ahead)
+            wanted = output_format(request.output, picture.source_format)
+            frame = central_frame(picture.width, picture.height)
+            if request.HasField("frame"):
+                frame = read_frame(request.frame, picture)
+            found = await encode(
+                job, picture, generator, frame, reconstruct=request.with_reconstruction
+            )
+            image = None
+            if found.reconstruction is not None:
+                image = await write_image(
+                    job, backend, found.reconstruction, request.output, wanted
+                )
+            return edit_pb2.EncodeResponse(
+                latent_token=write_token(found.w_plus, backend.synthesis_sha256(generator)),
+                reconstruction=image,
+                reconstruction_psnr_db=found.psnr_db,
+                models=versions(job),
+                timings=timings(job),
+            )
 
 
 def _decodes_more(request: edit_pb2.EditImageRequest) -> bool:

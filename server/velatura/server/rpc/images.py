@@ -53,7 +53,7 @@ async def read_image(
     memo = job.caches.pictures
     picture = job.kept(memo, "decode", "", (digest,))
     if picture is None:
-        job.check_early(ahead)
+        job.reserve(ahead)
         # What is wrong with an image is told with its field, so only one field's callers share it.
         picture = await job.share(memo, "decode", "", (digest,), decoded, variant=field, keep=True)
     job.record.pixels_in += picture.width * picture.height

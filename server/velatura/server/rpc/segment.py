@@ -27,29 +27,32 @@ class SegmentServicer(segment_pb2_grpc.SegmentServiceServicer):
         self, request: segment_pb2.SegmentRequest, context: Context
     ) -> segment_pb2.SegmentResponse:
         """Give every pixel of an image a class."""
-        backend, job = self._backend, self._backend.job()
-        segmenter = backend.segmenter(request.model, "model")
-        if segmenter is None:
-            raise Unsupported(
-                "model", "the server's bundle has no segmenter.", "Serve another bundle."
+        backend = self._backend
+        with backend.job() as job:
+            segmenter = backend.segmenter(request.model, "model")
+            if segmenter is None:
+                raise Unsupported(
+                    "model", "the server's bundle has no segmenter.", "Serve another bundle."
+                )
+            ahead = [[(segmenter.name, 1)]]
+            picture = await read_image(job, backend, request.image, "image", ahead)
+            wanted = output_format(request.output, picture.source_format)
+            found = await segment(job, picture, segmenter, overlay=request.with_overlay)
+            label_map = await write_grey(job, backend, found.labels)
+            overlay = None
+            if found.overlay is not None:
+                overlay = await write_image(job, backend, found.overlay, request.output, wanted)
+            total = picture.width * picture.height
+            areas = [
+                segment_pb2.RegionArea(index=index, name=name, pixels=pixels, share=pixels / total)
+                for index, (name, pixels) in enumerate(
+                    zip(segmenter.labels, found.pixels, strict=True)
+                )
+            ]
+            return segment_pb2.SegmentResponse(
+                label_map=label_map,
+                areas=areas,
+                overlay=overlay,
+                models=versions(job),
+                timings=timings(job),
             )
-        ahead = [[(segmenter.name, 1)]]
-        picture = await read_image(job, backend, request.image, "image", ahead)
-        wanted = output_format(request.output, picture.source_format)
-        found = await segment(job, picture, segmenter, overlay=request.with_overlay)
-        label_map = await write_grey(job, backend, found.labels)
-        overlay = None
-        if found.overlay is not None:
-            overlay = await write_image(job, backend, found.overlay, request.output, wanted)
-        total = picture.width * picture.height
-        areas = [
-            segment_pb2.RegionArea(index=index, name=name, pixels=pixels, share=pixels / total)
-            for index, (name, pixels) in enumerate(zip(segmenter.labels, found.pixels, strict=True))
-        ]
-        return segment_pb2.SegmentResponse(
-            label_map=label_map,
-            areas=areas,
-            overlay=overlay,
-            models=versions(job),
-            timings=timings(job),
-        )
