@@ -220,3 +220,23 @@ async def _ending_with(error: Exception, engine: LocalEngine, deadline: float) -
         await engine.run("tiny-segmenter", picture(), deadline=deadline)
         await asyncio.sleep(deadline - time.monotonic())
         raise error
+
+
+async def test_what_calls_do_besides_networks_is_learned_and_counts(engine: LocalEngine) -> None:
+    stages = [[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]
+    networks_s = engine.reserve(stages, None)._cpu_s(engine._all_expected(stages))
+    engine._gate.promised = 0.0
+    for _ in range(40):
+        engine.reserve(stages, None).release(None, 0.2)
+    engine.reserve(stages, None).release(TimeoutError(), 5.0)
+    first = engine.reserve(stages, None)
+    assert engine._gate.promised == pytest.approx(networks_s + 0.2, rel=0.01)
+    with engine.promise(stages, first):
+        await engine.run("tiny-segmenter", picture())
+        await engine.run("tiny-synthesis", latents())
+        assert engine._gate.promised == pytest.approx(0.2, rel=0.01)  # until the answer is written
+    with pytest.raises(QueueFull):
+        engine.reserve(stages, time.monotonic() + 0.25)  # 0.2 of its own, on one CPU behind 0.2
+    first.release(None, 0.2)
+    engine.reserve(stages, time.monotonic() + 0.25).release()
+    assert engine._gate.promised == pytest.approx(0.0, abs=1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,15 @@ from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.health import ModelHealth
 from velatura.server.engine.loading import Loader, Opened
 from velatura.server.engine.options import EngineOptions
-from velatura.server.engine.promise import ALONE, Expected, Promise, Stages, current_promise
+from velatura.server.engine.promise import (
+    ALONE,
+    PIXELS,
+    Expected,
+    Pixels,
+    Promise,
+    Stages,
+    current_promise,
+)
 from velatura.server.engine.providers import ProviderPlan, load_onnxruntime, plan_providers
 from velatura.server.engine.sessions import OrtSession, SessionFactory, Tensors
 from velatura.server.engine.validation import check_finite, check_inputs
@@ -126,6 +135,7 @@ class LocalEngine:
         self._open_session = open_session
         self._loaded: dict[str, _Loaded] = {}
         self._gate = Gate()
+        self._pixels: defaultdict[tuple[str, ...], Pixels] = defaultdict(Pixels)
         self._started = False
         self._draining = False
         for entry in bundle.manifest.models:
@@ -187,7 +197,7 @@ class LocalEngine:
     def reserve(self, stages: Stages, deadline: float | None, *, admit: bool = True) -> Promise:
         """See `Engine.reserve`."""
         expected = self._all_expected(stages)
-        promise = Promise(self._gate, ())
+        promise = Promise(self._gate, (), self._pixels_of(stages).observe)
         if admit:
             (model, items), *_ = stages[0]
             later = sum(max(each.run_s for each in stage.values()) for stage in expected[1:])
@@ -217,7 +227,18 @@ class LocalEngine:
                 promise.release(error)
 
     def _all_expected(self, stages: Stages) -> list[dict[str, Expected]]:
-        return [{model: self._expected(model, items) for model, items in stage} for stage in stages]
+        """The stages, and what comes besides where it takes CPUs from networks."""
+        expected = [
+            {model: self._expected(model, items) for model, items in stage} for stage in stages
+        ]
+        pixels_s = self._pixels_of(stages).seconds
+        if pixels_s and self._gate.cpus is not None:
+            expected.append({PIXELS: Expected(pixels_s, pixels_s)})
+        return expected
+
+    def _pixels_of(self, stages: Stages) -> Pixels:
+        """Calls are of a kind when their last networks are the same."""
+        return self._pixels[tuple(model for model, _ in stages[-1])]
 
     def _expected(self, model: str, items: int) -> Expected:
         """What `items` of usual size will cost."""

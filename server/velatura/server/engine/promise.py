@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -22,6 +22,10 @@ from velatura.server.engine.lateness import NEARLY_S, Lateness
 # side.
 Stages: TypeAlias = Sequence[Sequence[tuple[str, int]]]
 
+# Stands for what a call does on the CPUs besides networks, until its end: codecs, compositing.
+PIXELS = ""
+# Of the newest call, in the mean of what calls do there.
+PIXELS_WEIGHT = 0.1
 # Later stages may take so much of the time that is left away from the one that is asked; estimates
 # are not good enough to let them take all.
 MOST_FOR_LATER = 0.5
@@ -37,13 +41,33 @@ class Expected:
     cpu_s: float
 
 
+@dataclass(slots=True)
+class Pixels:
+    """CPU seconds that calls of one kind spend besides networks: a fading mean, 0 until there is
+    one.
+    """
+
+    seconds: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """One call has spent so many."""
+        share = PIXELS_WEIGHT if self.seconds else 1.0
+        self.seconds += share * (seconds - self.seconds)
+
+
 class Promise:
     """One call's stages. Use it up with `begun`, say that it was `admitted`, and `release` it when
     the call ends.
     """
 
-    def __init__(self, gate: Gate, stages: Sequence[dict[str, Expected]]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        stages: Sequence[dict[str, Expected]],
+        learn: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._gate = gate
+        self._learn = learn
         self._stages: list[dict[str, Expected]] = []
         self._open: list[dict[str, Expected]] = []
         self._reached = -1  # the last stage that has begun
@@ -86,8 +110,11 @@ class Promise:
             self._lateness, self._expected_s = lateness, waited + expected_s
             self._deadline = math.inf if deadline is None else deadline
 
-    def release(self, error: BaseException | None = None) -> None:
-        """The call has ended, with `error` unless it went well."""
+    def release(self, error: BaseException | None = None, pixels_s: float | None = None) -> None:
+        """The call has ended, with `error` unless it went well; it spent `pixels_s` CPU seconds
+        besides networks, None where nobody knows."""
+        if error is None and pixels_s is not None:
+            self._learn(pixels_s)
         self._gate.promise(-self._cpu_s(self._open))
         self._open = []
         lateness, self._lateness = self._lateness, None

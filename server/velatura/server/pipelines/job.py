@@ -3,6 +3,7 @@ bookkeeping."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
@@ -45,6 +46,7 @@ class Job:
         self.record = record or CallRecord()
         self._workers = workers
         self._reserved: Promise | None = None
+        self._pixels_s: list[float] = []  # CPU seconds of what has run in the pool
         self._tenant = tenant
         self._models: dict[str, ModelEntry] = {}
 
@@ -63,7 +65,7 @@ class Job:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._reserved is not None:
-            self._reserved.release(error)
+            self._reserved.release(error, sum(self._pixels_s))
 
     def reserve(self, stages: Stages) -> None:
         """Have the call let in, or turned away by the engine's errors, before anything is spent on
@@ -161,8 +163,16 @@ class Job:
         self, stage: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function on pixels in the pool, as a stage."""
+
+        def timed() -> T:
+            start = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._pixels_s.append(time.thread_time() - start)
+
         with self.record.stage(stage):
-            return await self._workers.run(function, *args, **kwargs)
+            return await self._workers.run(timed)
 
 
 def _sharing(variant: Hashable) -> Hashable:
