@@ -212,11 +212,7 @@ QUEUE = Row(
             "What admission multiplies its estimates by, learned from what nearly all calls took. "
             "High: much besides the networks takes the CPUs, such as codecs or other programs.",
             "short",
-            (
-                Query(
-                    f"avg by (model) ({select('velatura_admission_stretch_ratio', MODEL)})", EACH
-                ),
-            ),
+            (Query(f"avg by (model) ({select('velatura_admission_stretch_ratio', MODEL)})", EACH),),
             least=1,
             width=6,
         ),
