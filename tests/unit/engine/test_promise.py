@@ -222,21 +222,25 @@ async def _ending_with(error: Exception, engine: LocalEngine, deadline: float) -
         raise error
 
 
-async def test_what_calls_do_besides_networks_is_learned_and_counts(engine: LocalEngine) -> None:
+async def test_what_calls_do_besides_networks_is_learned_and_counts_for_others(
+    engine: LocalEngine,
+) -> None:
     stages = [[("tiny-segmenter", 1)], [("tiny-synthesis", 1)]]
-    networks_s = engine.reserve(stages, None)._cpu_s(engine._all_expected(stages))
-    engine._gate.promised = 0.0
+    reserved = engine.reserve(stages, None)
+    networks_s = engine._gate.promised
+    reserved.release(TimeoutError(), 5.0)  # cut short: says nothing
     for _ in range(40):
-        engine.reserve(stages, None).release(None, 0.2)
-    engine.reserve(stages, None).release(TimeoutError(), 5.0)
-    first = engine.reserve(stages, None)
+        engine.reserve(stages, None, nbytes=1500).release(None, 0.2)
+        engine.reserve(stages, None, nbytes=1 << 20).release(None, 30.0)  # larger pictures
+    await engine.run("tiny-segmenter", picture())
+    first = engine.reserve(stages, time.monotonic() + 0.1, nbytes=1100)
     assert engine._gate.promised == pytest.approx(networks_s + 0.2, rel=0.01)
+    with pytest.raises(QueueFull):
+        engine.reserve(stages, time.monotonic() + 0.1, nbytes=1100)
     with engine.promise(stages, first):
         await engine.run("tiny-segmenter", picture())
         await engine.run("tiny-synthesis", latents())
         assert engine._gate.promised == pytest.approx(0.2, rel=0.01)  # until the answer is written
-    with pytest.raises(QueueFull):
-        engine.reserve(stages, time.monotonic() + 0.25)  # 0.2 of its own, on one CPU behind 0.2
     first.release(None, 0.2)
-    engine.reserve(stages, time.monotonic() + 0.25).release()
     assert engine._gate.promised == pytest.approx(0.0, abs=1e-9)
+    engine.reserve(stages, time.monotonic() + 0.1, nbytes=1100).release()

@@ -82,7 +82,10 @@ class FakeEngine:
     def ready(self, model: str) -> bool:
         return model not in self.not_ready
 
-    def reserve(self, stages: Stages, deadline: float | None, *, admit: bool = True) -> Promise:
+    def reserve(
+        self, stages: Stages, deadline: float | None, *, nbytes: int = 0, admit: bool = True
+    ) -> Promise:
+        assert nbytes >= 0
         if admit:
             self.reserved.append((stages, deadline))
         return Promise(Gate(), ())

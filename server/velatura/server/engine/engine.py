@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +24,11 @@ from velatura.server.engine.errors import (
 )
 from velatura.server.engine.gate import Backlog, Gate
 from velatura.server.engine.health import ModelHealth
+from velatura.server.engine.lateness import Lateness
 from velatura.server.engine.loading import Loader, Opened
 from velatura.server.engine.options import EngineOptions
 from velatura.server.engine.promise import (
     ALONE,
-    PIXELS,
     Expected,
     Pixels,
     Promise,
@@ -85,8 +85,12 @@ class Engine(Protocol):
     def provider(self, model: str) -> str:
         """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
 
-    def reserve(self, stages: Stages, deadline: float | None, *, admit: bool = True) -> Promise:
-        """A call's stages count as work that waits, until whoever asked releases the promise.
+    def reserve(
+        self, stages: Stages, deadline: float | None, *, nbytes: int = 0, admit: bool = True
+    ) -> Promise:
+        """A call's stages count as work that waits, until whoever asked releases the promise; and
+        so does what calls with the same last networks, and pictures of about as many bytes, were
+        seen to do besides.
 
         With `admit` the call is let in by that, before anything is spent on it, or QueueFull is
         raised where it would miss the deadline; without, the first network that it asks decides.
@@ -135,7 +139,7 @@ class LocalEngine:
         self._open_session = open_session
         self._loaded: dict[str, _Loaded] = {}
         self._gate = Gate()
-        self._pixels: defaultdict[tuple[str, ...], Pixels] = defaultdict(Pixels)
+        self._pixels: defaultdict[tuple[tuple[str, ...], int], Pixels] = defaultdict(Pixels)
         self._started = False
         self._draining = False
         for entry in bundle.manifest.models:
@@ -194,20 +198,29 @@ class LocalEngine:
         self._publish(plan)
         self._started = True
 
-    def reserve(self, stages: Stages, deadline: float | None, *, admit: bool = True) -> Promise:
+    def reserve(
+        self, stages: Stages, deadline: float | None, *, nbytes: int = 0, admit: bool = True
+    ) -> Promise:
         """See `Engine.reserve`."""
         expected = self._all_expected(stages)
-        promise = Promise(self._gate, (), self._pixels_of(stages).observe)
-        if admit:
-            (model, items), *_ = stages[0]
-            later = sum(max(each.run_s for each in stage.values()) for stage in expected[1:])
-            try:
-                self.batcher(model).entrance.admit_early(items, deadline, later, promise)
-            except QueueFull as error:
-                self._metrics.for_model(model).outcome(_outcome(error))
-                raise
-        promise.restate(expected)
+        kind = (tuple(model for model, _ in stages[-1]), nbytes.bit_length())
+        admitted = self._admitted_early(stages, expected, deadline) if admit else None
+        promise = Promise(self._gate, expected, self._pixels[kind])
+        if admitted is not None:
+            promise.admitted(*admitted, deadline)
         return promise
+
+    def _admitted_early(
+        self, stages: Stages, expected: Sequence[dict[str, Expected]], deadline: float | None
+    ) -> tuple[Lateness, float]:
+        """Who lets the call in, and what is expected of it."""
+        (model, items), *_ = stages[0]
+        later = sum(max(each.run_s for each in stage.values()) for stage in expected[1:])
+        try:
+            return self.batcher(model).entrance.admit_early(items, deadline, later)
+        except QueueFull as error:
+            self._metrics.for_model(model).outcome(_outcome(error))
+            raise
 
     @contextmanager
     def promise(self, stages: Stages, reserved: Promise | None = None) -> Iterator[None]:
@@ -227,18 +240,7 @@ class LocalEngine:
                 promise.release(error)
 
     def _all_expected(self, stages: Stages) -> list[dict[str, Expected]]:
-        """The stages, and what comes besides where it takes CPUs from networks."""
-        expected = [
-            {model: self._expected(model, items) for model, items in stage} for stage in stages
-        ]
-        pixels_s = self._pixels_of(stages).seconds
-        if pixels_s and self._gate.cpus is not None:
-            expected.append({PIXELS: Expected(pixels_s, pixels_s)})
-        return expected
-
-    def _pixels_of(self, stages: Stages) -> Pixels:
-        """Calls are of a kind when their last networks are the same."""
-        return self._pixels[tuple(model for model, _ in stages[-1])]
+        return [{model: self._expected(model, items) for model, items in stage} for stage in stages]
 
     def _expected(self, model: str, items: int) -> Expected:
         """What `items` of usual size will cost."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from velatura.server.engine.admission import Admission, Load
 from velatura.server.engine.errors import Draining, EngineError, QueueFull, Refusal
 from velatura.server.engine.forecast import Forecast
-from velatura.server.engine.promise import Promise, Turn
+from velatura.server.engine.lateness import Lateness
+from velatura.server.engine.promise import Turn
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue
 from velatura.server.engine.standing import current_standing
 from velatura.server.observability.model_metrics import ModelMetrics
@@ -37,10 +38,12 @@ class Entrance:
         self._turn_out = turn_out
 
     def admit_early(
-        self, items: int, deadline: float | None, later_s: float, promise: Promise
-    ) -> None:
+        self, items: int, deadline: float | None, later_s: float
+    ) -> tuple[Lateness, float]:
         """Let a call in that is going to bring `items`, and to spend `later_s` seconds after them,
         before anything is spent on it; raises QueueFull.
+
+        Returns what is to be told how long the call took, and the seconds that are expected.
         """
         now = time.monotonic()
         load = self._forecast.early(current_standing.get(), items, now)
@@ -49,8 +52,7 @@ class Entrance:
         except QueueFull as error:
             self._metrics.refused(error.reason)
             raise
-        expected_s = load.wait_s + load.run_s + later_s
-        promise.admitted(self._admission.lateness, expected_s, deadline)
+        return self._admission.lateness, load.wait_s + load.run_s + later_s
 
     def admit(
         self,

@@ -76,13 +76,14 @@ class Forecast:
         ahead = self._queue.work_ahead((standing.priority, standing.caller), work)
         joined = min(ahead, max(0.0, self._chooser.max_items - work))
         own = max(0.0, self.cpu_seconds(ahead) - self._cpu_seconds_of_items(joined))
+        idle = not others and not ahead
         return Load(
             queued_items=self._queue.items,
             queued_bytes=self._queue.nbytes,
             drain_s=(others + self.cpu_seconds(self._queue.work)) / self._parallel,
             wait_s=(others + own) / self._parallel,
-            run_s=lane.cost.estimate(work + joined),
-            idle=not others and not ahead,
+            run_s=self._lanes.soonest(work, 1) if idle else lane.cost.estimate(work + joined),
+            idle=idle,
         )
 
     def run_s(self, work: float, runs: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -22,9 +22,7 @@ from velatura.server.engine.lateness import NEARLY_S, Lateness
 # side.
 Stages: TypeAlias = Sequence[Sequence[tuple[str, int]]]
 
-# Stands for what a call does on the CPUs besides networks, until its end: codecs, compositing.
-PIXELS = ""
-# Of the newest call, in the mean of what calls do there.
+# Of the newest call, in the mean of what calls do besides networks.
 PIXELS_WEIGHT = 0.1
 # Later stages may take so much of the time that is left away from the one that is asked; estimates
 # are not good enough to let them take all.
@@ -43,8 +41,8 @@ class Expected:
 
 @dataclass(slots=True)
 class Pixels:
-    """CPU seconds that calls of one kind spend besides networks: a fading mean, 0 until there is
-    one.
+    """CPU seconds that calls of one kind spend besides networks, on codecs and compositing: a
+    fading mean, 0 until there is one.
     """
 
     seconds: float = 0.0
@@ -64,10 +62,13 @@ class Promise:
         self,
         gate: Gate,
         stages: Sequence[dict[str, Expected]],
-        learn: Callable[[float], None] = lambda _: None,
+        pixels: Pixels | None = None,
     ) -> None:
         self._gate = gate
-        self._learn = learn
+        self._pixels = pixels
+        # Counts for others alone: a call is not turned away for what its like have spent here.
+        self._pixels_s = pixels.seconds if pixels and gate.cpus is not None else 0.0
+        gate.promise(self._pixels_s)
         self._stages: list[dict[str, Expected]] = []
         self._open: list[dict[str, Expected]] = []
         self._reached = -1  # the last stage that has begun
@@ -100,7 +101,7 @@ class Promise:
             max((each.run_s for each in stage.values()), default=0.0)
             for stage in self._stages[index + 1 :]
         )
-        return Turn(later, ahead, self._cpu_s(self._open), self)
+        return Turn(later, ahead, self._cpu_s(self._open) + self._pixels_s, self)
 
     def admitted(self, lateness: Lateness, expected_s: float, deadline: float | None) -> None:
         """The call was let in by a network with such a `lateness`, which expects all of its stages
@@ -113,10 +114,10 @@ class Promise:
     def release(self, error: BaseException | None = None, pixels_s: float | None = None) -> None:
         """The call has ended, with `error` unless it went well; it spent `pixels_s` CPU seconds
         besides networks, None where nobody knows."""
-        if error is None and pixels_s is not None:
-            self._learn(pixels_s)
-        self._gate.promise(-self._cpu_s(self._open))
-        self._open = []
+        if error is None and pixels_s is not None and self._pixels is not None:
+            self._pixels.observe(pixels_s)
+        self._gate.promise(-self._cpu_s(self._open) - self._pixels_s)
+        self._open, self._pixels_s = [], 0.0
         lateness, self._lateness = self._lateness, None
         if lateness is None:
             return

@@ -45,6 +45,7 @@ class Job:
         self.deadline = deadline
         self.record = record or CallRecord()
         self._workers = workers
+        self.picture_bytes = 0  # of the largest picture in the request, as it came
         self._reserved: Promise | None = None
         self._pixels_s: list[float] = []  # CPU seconds of what has run in the pool
         self._tenant = tenant
@@ -72,14 +73,16 @@ class Job:
         it. Only within the job's own `with` block, which ends the reservation.
         """
         if stages and self._reserved is None:
-            self._reserved = self.engine.reserve(stages, self.deadline)
+            self._reserved = self.engine.reserve(stages, self.deadline, nbytes=self.picture_bytes)
 
     def promise(self, stages: Stages) -> AbstractContextManager[None]:
         """See `Engine.promise`. It is kept until the job's own `with` block ends: how long a call
         took shows when its answer is written.
         """
         if self._reserved is None:
-            self._reserved = self.engine.reserve(stages, self.deadline, admit=False)
+            self._reserved = self.engine.reserve(
+                stages, self.deadline, nbytes=self.picture_bytes, admit=False
+            )
         return self.engine.promise(stages, self._reserved)
 
     async def infer(

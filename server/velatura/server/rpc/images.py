@@ -37,6 +37,7 @@ async def read_image(
     in time: raises the engine's errors.
     """
     size = len(image.encoded) + len(image.raw.data)
+    job.picture_bytes = max(job.picture_bytes, size)
     if size > DIGEST_IN_POOL_BYTES:
         digest = await job.compute("decode", _digest, image)
     else:
