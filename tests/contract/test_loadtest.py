@@ -90,8 +90,12 @@ def test_failures_are_told_by_their_status(server: RunningServer, tmp_path: Path
     assert outcome.returncode == 1, outcome.stdout + outcome.stderr
     found = summary(tmp_path)
     assert found["calls"]["Segment"]["failed"] == found["calls"]["Segment"]["calls"] > 0
-    assert all(text.startswith("DEADLINE_EXCEEDED") for text in found["failures"]["Segment"])
-    assert "DEADLINE_EXCEEDED" in (tmp_path / "load_failures.csv").read_text()
+    # Whoever sees first that a millisecond is too short: the caller's clock, or the server.
+    told = {text.split()[0] for text in found["failures"]["Segment"]}
+    assert told
+    assert told <= {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+    written = (tmp_path / "load_failures.csv").read_text()
+    assert all(status in written for status in told)
 
 
 def test_in_an_open_loop_arrivals_keep_coming(server: RunningServer, tmp_path: Path) -> None:
