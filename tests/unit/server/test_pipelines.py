@@ -11,9 +11,11 @@ import pytest
 
 from velatura.server.engine.errors import DeviceFailed, FailureKind
 from velatura.server.imaging.errors import RegionError
+from velatura.server.imaging.frames import central_frame
 from velatura.server.imaging.picture import Picture
 from velatura.server.imaging.regions import BoxPart, ClassPart, RegionSpec
 from velatura.server.pipelines.edit import EditOrder, edit
+from velatura.server.pipelines.encode import encode
 from velatura.server.pipelines.errors import UnknownThing, Unsupported
 from velatura.server.pipelines.generate import SampleOrder, class_weights, generate, latent_of_seed
 from velatura.server.pipelines.latents import Layers, OffsetStep
@@ -80,6 +82,22 @@ async def test_encoder_and_segmenter_run_side_by_side(workers: Workers) -> None:
     assert done.change.max_difference_outside == 0
     assert 0.3 < done.change.region_share < 0.7
     assert engine.promised == [[[("encoder", 1), ("segmenter", 2)], [("synthesis", 2)]]]
+
+
+async def test_encoding_promises_its_networks_with_and_without_the_reconstruction(
+    workers: Workers,
+) -> None:
+    """Else a call that has reserved its run would stand in its own way."""
+    engine, asked = editor(), order()
+    assert asked.picture is not None
+    frame = central_frame(asked.picture.width, asked.picture.height)
+    for reconstruct in (False, True):
+        with job_on(engine, workers) as job:
+            await encode(job, asked.picture, asked.generator, frame, reconstruct=reconstruct)
+    assert engine.promised == [
+        [[("encoder", 1)]],
+        [[("encoder", 1)], [("synthesis", 1)]],
+    ]
 
 
 async def test_a_box_needs_no_segmenter_and_a_token_no_encoder(workers: Workers) -> None:

@@ -86,10 +86,6 @@ class Forecast:
             idle=idle,
         )
 
-    def run_s(self, work: float, runs: int) -> float:
-        """Seconds of a stage of `work` in `runs` batches that begins at once."""
-        return self._lanes.soonest(work, runs)
-
     def _batch(self, chunks: Sequence[Chunk], work: float, ahead: float) -> tuple[float, float]:
         """Work ahead that shares the request's batch, and the seconds of that batch."""
         lane, first = self._lanes.narrow, chunks[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,13 @@ async def encode(
     job: Job, picture: Picture, generator: GeneratorEntry, frame: Frame, *, reconstruct: bool
 ) -> Encoding:
     """Encode the part of a picture inside `frame`, and decode it again where asked to."""
-    if not reconstruct or not generator.encoder:
-        return Encoding(await latents_of(job, picture, frame, generator))
-    with job.promise([[(generator.encoder, 1)], [(generator.synthesis, 1)]]):
+    stages = [[(generator.encoder, 1)]] if generator.encoder else []
+    if reconstruct:
+        stages.append([(generator.synthesis, 1)])
+    with job.promise(stages) if stages else nullcontext():
         w_plus = await latents_of(job, picture, frame, generator)
+        if not reconstruct:
+            return Encoding(w_plus)
         image = await reconstruction(job, w_plus, generator)  # [3, R, R]
     seen = await job.compute("prepare", network_view, picture, frame, generator.resolution)
     psnr = peak_signal_to_noise(seen[0], image)
