@@ -46,7 +46,7 @@ class Gate:
         self.used = 0
         self.outstanding = 0  # chunks that wait or run, of all networks
         self.waiting = 0
-        self.promised = 0.0  # CPU seconds that calls in their first stages will bring to later ones
+        self.promised = 0.0  # CPU seconds that calls which were let in will still bring
         self._load = 0.0
         self._changed = time.monotonic()
         self._busy: dict[Member, None] = {}  # those who may have something, in order of arrival

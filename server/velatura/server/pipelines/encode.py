@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +29,11 @@ async def encode(
     job: Job, picture: Picture, generator: GeneratorEntry, frame: Frame, *, reconstruct: bool
 ) -> Encoding:
     """Encode the part of a picture inside `frame`, and decode it again where asked to."""
-    stages = [[(generator.encoder, 1)]] if generator.encoder else []
+    runs = encoder_runs(job, picture, frame, generator)
+    stages = [[(generator.encoder, 1)] if runs else []]
     if reconstruct:
         stages.append([(generator.synthesis, 1)])
-    with job.promise(stages) if stages else nullcontext():
+    with job.promise(stages):
         w_plus = await latents_of(job, picture, frame, generator)
         if not reconstruct:
             return Encoding(w_plus)

@@ -32,7 +32,8 @@ async def segment(
 ) -> Segmentation:
     """Segment a whole picture, count its classes, and paint them over it where asked to."""
     frames = cover_with_frames(picture.width, picture.height)
-    with job.promise([[(segmenter.name, len(frames))]]):
+    runs = segmenter_runs(job, picture, segmenter)
+    with job.promise([[(segmenter.name, len(frames))] if runs else []]):
         labels = await label_map(job, picture, segmenter)
     counts = np.bincount(labels.ravel(), minlength=len(segmenter.labels))
     pixels = tuple(int(count) for count in counts)
