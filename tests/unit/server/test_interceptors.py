@@ -173,7 +173,7 @@ async def test_the_callers_deadline_wins() -> None:
 
     async with scene(behaviour, deadline_s=5) as (_, catalog, _generator):
         await catalog.ListStyles(LIST, timeout=100)
-    assert 90 < seen[0] <= 100
+    assert 90 < seen[0] <= 102, "gRPC may round a timeout up to whole seconds on its way"
 
 
 async def test_a_hung_up_stream_is_closed_and_counted() -> None:
