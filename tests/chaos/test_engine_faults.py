@@ -194,17 +194,17 @@ async def test_slow_network_sheds_instead_of_letting_everybody_expire(rig: Any) 
     r.m.seconds = 0.03
     for n in range(40):  # learn the cost
         await r.ask(float(n))
-    deadline = time.monotonic() + 0.25
+    deadline = time.monotonic() + 0.6  # enough for 80; a busy machine manages a few of them
     results = await asyncio.gather(
-        *(r.ask(float(n), deadline=deadline) for n in range(100)), return_exceptions=True
+        *(r.ask(float(n), deadline=deadline) for n in range(200)), return_exceptions=True
     )
     shed = [result for result in results if isinstance(result, QueueFull)]
     expired = [result for result in results if isinstance(result, DeadlineExceeded)]
     served = [result for result in results if isinstance(result, dict)]
-    assert len(shed) + len(expired) + len(served) == 100
-    assert len(shed) >= 30
+    assert len(shed) + len(expired) + len(served) == 200
+    assert len(shed) >= 60
     assert len(served) >= 4
-    assert len(expired) <= 20
+    assert len(expired) <= 40
     assert all(error.retry_after_s > 0 for error in shed)
     assert r.left_over() == (0, 0, 0)
 
