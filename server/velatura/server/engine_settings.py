@@ -17,6 +17,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         cuda_graphs=settings.cuda_graphs,
         tensorrt_cache=settings.tensorrt_cache,
         tensorrt_fp16=settings.tensorrt_fp16,
+        openvino_precision=settings.openvino_precision,
         intra_threads=settings.intra_threads,
         instances=settings.instances,
         max_batch_size=settings.max_batch_size,

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from velatura.server.engine.cpu_budget import cpu_budget
+from velatura.server.engine.openvino import Precision
 from velatura.server.engine.providers import Provider
 from velatura.server.observability.logging import LogFormat, LogLevel
 
@@ -121,7 +122,7 @@ class Settings(BaseSettings):
     bundle: Path = Field(default_factory=default_bundle, description="directory with manifest.json")
 
     provider: Provider = Field(
-        Provider.AUTO, description="execution provider: auto, cpu, cuda or tensorrt"
+        Provider.AUTO, description="execution provider: auto, cpu, cuda, tensorrt or openvino"
     )
     strict_provider: bool = Field(
         False, description="refuse to start when the wanted provider is not really used"
@@ -136,6 +137,11 @@ class Settings(BaseSettings):
         None, description="directory for TensorRT's engines, which take minutes to build"
     )
     tensorrt_fp16: bool = Field(False, description="let TensorRT compute in float16")
+    openvino_precision: Precision = Field(
+        Precision.F32,
+        description="what OpenVINO computes in: f32, or bf16, which rounds and is faster on CPUs "
+        "that have instructions for it",
+    )
     instances: int = Field(
         0,
         ge=0,

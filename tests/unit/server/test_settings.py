@@ -15,7 +15,7 @@ SAMPLES = {
     "listen": "0.0.0.0:1", "metrics_listen": "[::1]:2", "bundle": "b", "provider": "cpu",
     "strict_provider": True, "gpu_memory_mib": 5, "intra_threads": 3, "instances": 2,
     "pixel_threads": 7, "max_batch_size": 4, "max_queue_items": 9, "max_queue_mib": 11,
-    "cuda_graphs": True, "tensorrt_cache": "engines", "tensorrt_fp16": True,
+    "cuda_graphs": True, "tensorrt_cache": "engines", "tensorrt_fp16": True, "openvino_precision": "bf16",
     "pad_batches": "1,4", "warm_sides": "64,96", "max_backlog_mib": 12,
     "max_backlog_megapixels": 13, "admission": False,
     "max_queue_delay_ms": 1.5, "cache_mib": 13, "max_requests": 6, "max_image_mib": 8,

@@ -189,6 +189,7 @@ class LocalEngine:
             gpu_mem_limit=options.gpu_mem_limit,
             cuda_graphs=options.cuda_graphs,
             tensorrt=options.tensorrt(),
+            openvino=options.openvino(),
         )
         loader = Loader(self._bundle, options, plan, self._metrics, self._open_session)
         self._gate = Gate(loader.gate_cpus)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from velatura.server.engine.agreement import open_agreeing
 from velatura.server.engine.bundle import Bundle
 from velatura.server.engine.cost import CostModel
 from velatura.server.engine.cpu_budget import cpu_budget
 from velatura.server.engine.graph_check import ends
 from velatura.server.engine.lanes import Lane
 from velatura.server.engine.options import EngineOptions
-from velatura.server.engine.providers import CPU, ProviderPlan
+from velatura.server.engine.providers import ON_CPUS, ProviderPlan
 from velatura.server.engine.sessions import Session, SessionFactory
 from velatura.server.engine.thread_names import RUNS, name_thread, named_pool
 from velatura.server.engine.warming import Sizes, warm_up
@@ -55,6 +56,7 @@ class Loader:
         self._metrics = metrics
         self._open_session = open_session
         self._cpus = cpu_budget()
+        self._plans: dict[str, ProviderPlan] = {}  # what each network came to
 
     @property
     def gate_cpus(self) -> int | None:
@@ -91,15 +93,15 @@ class Loader:
         threads = options.intra_threads or self._cpus
         places = options.instances or max(1, self._cpus // threads)
         sizes = options.sizes(entry, every=self._plan.wants_gpu)
-        session, cost = self._open(entry, self._plan, threads, sizes)
-        if session.provider != CPU:
+        session, cost = self._open_first(entry, threads, sizes)
+        if session.provider not in ON_CPUS:
             places = max(1, options.instances)
             return Opened(entry, [Lane("device", session.run, 0, places, cost)], session.provider)
         lane = self._lane("fixed", entry, session, threads, places, cost)
         return Opened(entry, [lane], session.provider)
 
     def _open_narrow(self, entry: ModelEntry) -> Opened:
-        session, cost = self._open(entry, self._plan, 1, self._options.brief_sizes(entry))
+        session, cost = self._open_first(entry, 1, self._options.brief_sizes(entry))
         lane = self._lane("narrow", entry, session, 1, self._cpus, cost)
         return Opened(entry, [lane], session.provider)
 
@@ -108,7 +110,8 @@ class Loader:
         if self._cpus < 2 or opened.lanes[0].cost.estimate(1.0) < WIDE_PAYS_S:
             return opened
         sizes = self._options.brief_sizes(opened.entry)
-        session, cost = self._open(opened.entry, self._plan, self._cpus, sizes)
+        plan = self._plans[opened.entry.name]
+        session, cost = self._open(opened.entry, plan, self._cpus, sizes)
         wide = self._lane("wide", opened.entry, session, self._cpus, 1, cost)
         return Opened(opened.entry, [wide, *opened.lanes], opened.provider)
 
@@ -125,6 +128,22 @@ class Loader:
         file = self._bundle.model_file(entry.name)
         return Lane(name, session.run, threads, places, cost, ends(file))
 
+    def _open_first(
+        self, entry: ModelEntry, threads: int, sizes: Sizes
+    ) -> tuple[Session, CostModel]:
+        """As `_open`, by the plan that suits this network, which is kept for its other lanes."""
+        file = self._bundle.model_file(entry.name)
+        opened, plan = open_agreeing(
+            entry,
+            self._plan.fitted(entry, sizes),
+            min(2, sizes.most),
+            self._metrics,
+            lambda plan: self._open(entry, plan, threads, sizes),
+            lambda: self._open_session(entry, file, self._plan.on_cpu(), 1, self._metrics),
+        )
+        self._plans[entry.name] = plan
+        return opened
+
     def _open(
         self, entry: ModelEntry, plan: ProviderPlan, threads: int, sizes: Sizes
     ) -> tuple[Session, CostModel]:
@@ -137,10 +156,12 @@ class Loader:
         return session, cost
 
     def _told(self, opened: Opened) -> Opened:
+        openvino = self._plans[opened.entry.name].openvino
         log.info(
-            "model %s: ready on %s: %s",
+            "model %s: ready on %s%s: %s",
             opened.entry.name,
             opened.provider,
+            f" in {openvino.precision}" if openvino else "",
             ", ".join(map(_described, opened.lanes)),
         )
         return opened

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from velatura.server.engine.admission import BatchLimits
+from velatura.server.engine.openvino import OpenvinoOptions, Precision
 from velatura.server.engine.providers import Provider
 from velatura.server.engine.tensorrt import TensorrtOptions
 from velatura.server.engine.warming import UNIT_EXTENT, Sizes
@@ -27,6 +28,7 @@ class EngineOptions:
     cuda_graphs: bool = False
     tensorrt_cache: Path | None = None
     tensorrt_fp16: bool = False
+    openvino_precision: Precision = Precision.F32
     intra_threads: int = 0  # 0: by load, or with `instances` all that affinity and cgroup allow
     instances: int = 0  # batches of one network at a time; 0: by load
     max_batch_size: int = 8
@@ -79,3 +81,7 @@ class EngineOptions:
         return TensorrtOptions(
             cache=self.tensorrt_cache, fp16=self.tensorrt_fp16, cuda_graphs=self.cuda_graphs
         )
+
+    def openvino(self) -> OpenvinoOptions:
+        """The part that is OpenVINO's."""
+        return OpenvinoOptions(self.openvino_precision, self.instances)

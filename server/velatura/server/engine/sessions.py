@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from velatura.server.engine.cuda_graphs import CudaGraphs
 from velatura.server.engine.errors import DeviceFailed, FailureKind
 from velatura.server.engine.finite import is_finite
-from velatura.server.engine.providers import CPU, ProviderPlan, confirm_provider, load_onnxruntime
+from velatura.server.engine.openvino import used_providers
+from velatura.server.engine.providers import (
+    ON_CPUS,
+    ProviderPlan,
+    confirm_provider,
+    load_onnxruntime,
+)
 from velatura.server.engine.warming import free_axes
 from velatura.server.observability.metrics import Metrics
 from velatura.v1.bundle_pb2 import ModelEntry
@@ -60,15 +66,20 @@ class OrtSession:
         ort = load_onnxruntime()
         self._name = entry.name
         self._outputs = [spec.name for spec in entry.outputs]
+        options = session_options(entry, threads)
         try:
-            self._session = ort.InferenceSession(
-                str(file), sess_options=session_options(entry, threads), providers=plan.providers
-            )
+            if plan.openvino is None:
+                self._session = ort.InferenceSession(str(file), options, providers=plan.providers)
+                used = self._session.get_providers()
+            else:
+                plan.openvino.join(options, ort, threads)
+                self._session = ort.InferenceSession(str(file), options)
+                used = used_providers(self._session)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise DeviceFailed(entry.name, FailureKind.EXECUTION, str(error)) from error
-        self._provider = confirm_provider(plan, self._session.get_providers(), entry.name, metrics)
+        self._provider = confirm_provider(plan, used, entry.name, metrics)
         self._shrinking = ort.RunOptions()
-        on_gpu = self._provider != CPU
+        on_gpu = self._provider not in ON_CPUS
         device = "gpu:0" if on_gpu else "cpu:0"
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
         self._graphs = CudaGraphs(self._session, ort) if plan.cuda_graphs and on_gpu else None

@@ -47,7 +47,7 @@ class ModelsMetrics:
         )
         self.provider_fallback = make.counter(
             "velatura_provider_fallback_total",
-            "Times that the CPU (or CUDA) was taken where a GPU (or TensorRT) was asked or hoped "
+            "Times that a lesser provider, or a slower precision, was taken than asked or hoped "
             "for, count.",
             "requested",
             "reason",
