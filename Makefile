@@ -100,7 +100,7 @@ clean: ## Remove environments, caches and outputs; training runs stay
 	test -x $(DEV)/python || $(PYTHON) -m venv .venv-dev
 	$(DEV)/python $(PIP) -c constraints-dev.txt pip torch torchvision
 	$(DEV)/python $(PIP) -c constraints-dev.txt --group dev \
-	    -e ./protos -e './clients[loadtest]' -e './server[cpu]' -e './export[style]' -e ./training
+	    -e ./protos -e './clients[loadtest]' -e './server[cpu,openvino]' -e './export[style]' -e ./training
 	touch $@
 
 # Triton's client, with which the tests drive the raw tensors' service from outside.
