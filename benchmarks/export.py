@@ -3,8 +3,9 @@
 The same network, the same latents and the same number of threads, in turns within one run, so that
 whatever else the machine does strikes all. In eager torch it is computed twice: as its paper and
 the published code put it, a weight for every sample, and as this project trains it, which is
-written for batches and faster already. Run by `make bench-export`; `--forms` also measures the
-ways to write an up-sampling layer, and `--fusions` what onnxruntime's own rewriting adds.
+written for batches and faster already. A second table, measured in the same turns, has OpenVINO and
+bfloat16 (`benchmarks.precisions`). Run by `make bench-export`; `--forms` also measures the ways to
+write an up-sampling layer, and `--fusions` what onnxruntime's own rewriting adds.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from benchmarks import precisions
 from benchmarks.paper_form import PaperForm
 from velatura.export.checkpoints.native import load_generator
 from velatura.export.cost import count_flops
@@ -131,8 +133,8 @@ def matrix_product() -> tuple[Call, int]:
     return (lambda: left @ right), 2 * side**3
 
 
-def compare(candidate: Candidate, threads: int, batch: int, seconds: float) -> str:
-    """One row of the table."""
+def compare(candidate: Candidate, threads: int, batch: int, seconds: float) -> tuple[str, str]:
+    """One row of the table, and one of that of the precisions."""
     torch.set_num_threads(threads)
     spec = candidate.spec
     inputs = spec.sample(batch, None)
@@ -141,20 +143,28 @@ def compare(candidate: Candidate, threads: int, batch: int, seconds: float) -> s
     paper = PaperForm(cast("SynthesisNetwork", spec.module))
     torch.testing.assert_close(paper(latents), spec.module(latents), atol=1e-3, rtol=1e-3)
     product, operations = matrix_product()
-    calls = [
+    others = precisions.ways(
+        candidate.graph, threads, inputs, lambda: paper(latents), lambda: spec.module(latents)
+    )
+    calls: list[Call] = [
         lambda: paper(latents),
         lambda: spec.run_torch(inputs),
         lambda: graph.run(None, inputs),
         product,
+        *others.values(),
     ]
-    as_published, eager, exported, peak = in_turns(calls, seconds)
+    as_published, eager, exported, peak, *rest = in_turns(calls, seconds)
     rate = count_flops(spec) * batch / exported / 1e9
     best = operations / peak / 1e9
-    return (
-        f"| {spec.name} | {threads} | {batch} | {as_published * 1e3:.1f} | {eager * 1e3:.1f} "
+    head = f"{spec.name} | {threads} | {batch}"
+    first = (
+        f"| {head} | {as_published * 1e3:.1f} | {eager * 1e3:.1f} "
         f"| {exported * 1e3:.1f} | {as_published / exported:.2f} × | {eager / exported:.2f} × "
         f"| {rate:.0f} | {best:.0f} | {rate / best:.0%} |"
     )
+    taken = dict(zip(others, rest, strict=True))
+    reference: FloatArray = graph.run(None, inputs)[0]
+    return first, precisions.row(head, others, taken, (as_published, eager), reference)
 
 
 class _Upsampling(nn.Module):
@@ -267,10 +277,17 @@ def main() -> None:
         _heading("network", "threads", "batch", "eager torch as published, ms",
                  "eager torch, ours, ms", "onnxruntime, ms", "faster by", "than ours by",
                  "GFLOP/s", "matrix product, GFLOP/s", "share")  # fmt: skip
+        more = []
         for candidate in candidates:
             for count in threads:
                 for batch in chosen.batches:
-                    print(compare(candidate, count, batch, chosen.seconds), flush=True)
+                    first, second = compare(candidate, count, batch, chosen.seconds)
+                    print(first, flush=True)
+                    more.append(second)
+        print("\nOpenVINO and bfloat16, in the same turns; PSNR is against onnxruntime's float32 "
+              "over outputs clipped to [-1, 1]:\n")  # fmt: skip
+        _heading(*precisions.HEADING)
+        print(*more, sep="\n", flush=True)
         if chosen.forms:
             print(f"\nUp-sampling layers at batch 1, {threads[0]} threads, ms in onnxruntime:\n")
             _heading("layer", *UpsamplingForm, "filter first")

@@ -123,9 +123,10 @@ async def before_and_after(
 
 def _repeats_exactly(job: Job, network: str) -> bool:
     """Whether an image comes out the same, bit for bit, whatever batch it is in: onnxruntime's CPU
-    kernels do that (a test holds them to it), while those of GPUs are chosen by the batch's size.
+    kernels do that, and OpenVINO's of generators (a test holds them to it), while those of GPUs are
+    chosen by the batch's size.
     """
-    return job.engine.provider(network).startswith("CPU")
+    return job.engine.provider(network).startswith(("CPU", "OpenVINO"))
 
 
 async def synthesise(job: Job, w_plus: F32, generator: GeneratorEntry) -> F32:
