@@ -238,12 +238,25 @@ def test_small_graphs_give_what_onnxruntime_gives(bundle: Bundle, plugin: Any) -
                 np.testing.assert_allclose(array, expected[name], atol=1e-4, rtol=1e-4)
 
 
-def test_large_pictures_pass_and_give_their_memory_back(bundle: Bundle, plugin: Any) -> None:
+@pytest.mark.parametrize(("side", "aside"), [(800, False), (820, True), (1200, True)])
+def test_large_pictures_run_beside_openvino(
+    bundle: Bundle, plugin: Any, side: int, aside: bool
+) -> None:
+    """It would keep their activations for ever."""
     entry = bundle.model("tiny-presets")
     session = OrtSession(entry, bundle.model_file(entry.name), plan_for(), 1, Metrics())
-    inputs = sample_inputs(entry, 1, 1200)  # over LARGE_RUN_ELEMENTS
+    inputs = sample_inputs(entry, 1, side)
     factor = inputs["style_weights"].sum()
     np.testing.assert_allclose(session.run(inputs)["image_out"], inputs["image"] * factor, 1e-5)
+    assert (session._aside is not None) == aside
+    if session._aside is not None:
+        assert session._aside.provider == CPU
+
+
+def test_batches_are_no_larger_than_what_openvino_takes() -> None:
+    entry = ModelEntry(name="m")
+    assert EngineOptions(provider=Provider.OPENVINO).limits(entry).max_batch_elements == 2_000_000
+    assert EngineOptions(provider=Provider.CPU).limits(entry).max_batch_elements == 6_291_456
 
 
 @pytest.mark.parametrize("name", ["avatar-synthesis", "style-presets"])

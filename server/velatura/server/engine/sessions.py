@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from velatura.server.engine.cuda_graphs import CudaGraphs
 from velatura.server.engine.errors import DeviceFailed, FailureKind
 from velatura.server.engine.finite import is_finite
-from velatura.server.engine.openvino import used_providers
+from velatura.server.engine.openvino import LARGEST_RUN_ELEMENTS, used_providers
 from velatura.server.engine.providers import (
     ON_CPUS,
     ProviderPlan,
@@ -83,6 +84,12 @@ class OrtSession:
         device = "gpu:0" if on_gpu else "cpu:0"
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
         self._graphs = CudaGraphs(self._session, ort) if plan.cuda_graphs and on_gpu else None
+        self._open_aside = functools.partial(
+            OrtSession, entry, file, plan.on_cpu(), threads, metrics
+        )
+        self._largest = LARGEST_RUN_ELEMENTS if plan.openvino else None
+        self._aside: OrtSession | None = None
+        self._opening_aside = threading.Lock()
 
     @property
     def provider(self) -> str:
@@ -91,7 +98,10 @@ class OrtSession:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Outputs by name; raises DeviceFailed, also where an output is not finite."""
-        large = max(array.size for array in inputs.values()) > LARGE_RUN_ELEMENTS
+        elements = max(array.size for array in inputs.values())
+        if self._largest is not None and elements > self._largest:
+            return self._run_aside(inputs)
+        large = elements > LARGE_RUN_ELEMENTS
         try:
             if self._graphs is not None:
                 values = self._graphs.run(self._outputs, inputs)
@@ -108,6 +118,13 @@ class OrtSession:
                     self._name, FailureKind.NON_FINITE, f"output {name!r} has NaN or infinity"
                 )
         return outputs
+
+    def _run_aside(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+        """On onnxruntime's own kernels, which are made ready when first needed."""
+        with self._opening_aside:
+            if self._aside is None:
+                self._aside = self._open_aside()
+        return self._aside.run(inputs)
 
 
 @functools.cache
