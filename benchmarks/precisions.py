@@ -49,6 +49,7 @@ def unavailable(precision: Precision) -> str:
 def openvino_session(graph: Path, threads: int, precision: Precision) -> ort.InferenceSession:
     """As the server opens its wide lane. Raises NoOpenvino."""
     options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     OpenvinoOptions(precision, instances=1).join(options, ort, threads)
     return ort.InferenceSession(str(graph), options)

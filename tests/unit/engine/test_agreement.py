@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,15 @@ def fallbacks(metrics: Metrics) -> dict[str, float]:
     return {each.labels["reason"]: each.value for each in samples if each.name == name}
 
 
-def test_what_agrees_is_kept(metrics: Metrics) -> None:
-    assert opened(metrics, {Precision.BF16: 0.05}, strict=True) == (OPENVINO, "bf16")
+def test_what_agrees_is_kept_and_the_log_says_how_well(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert opened(metrics, {Precision.BF16: 0.05}, strict=True) == (OPENVINO, "bf16")
     assert fallbacks(metrics) == {}
+    assert re.fullmatch(
+        r"model m: OpenVINO in bf16 is within 4\d dB of onnxruntime", caplog.messages[-1]
+    )
 
 
 def test_bfloat16_that_is_off_gives_way_to_float32_even_strictly(

@@ -7,6 +7,7 @@ each is asked at the start: bfloat16 first, then float32, then the CPU provider.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from velatura.server.engine.sessions import Session
 from velatura.server.engine.warming import sample_inputs
 from velatura.server.observability.metrics import Metrics
 from velatura.v1.bundle_pb2 import ModelEntry
+
+log = logging.getLogger(__name__)
 
 # Peak signal to noise that every output must reach. Float32 leaves over 110 dB, bfloat16 36 and
 # more of networks that bear it, and 15 of one that does not.
@@ -62,6 +65,12 @@ def open_agreeing(
         assert candidate.openvino is not None  # noqa: S101 - by _downwards
         least = LEAST_DB[candidate.openvino.precision]
         if found >= least:
+            log.info(
+                "model %s: OpenVINO in %s is within %.0f dB of onnxruntime",
+                entry.name,
+                candidate.openvino.precision,
+                found,
+            )
             return (session, more), candidate
         precise = candidate.openvino.precision is Precision.F32
         reason = FallbackReason.OPENVINO_INEXACT if precise else FallbackReason.BF16_INEXACT
