@@ -65,7 +65,8 @@ def test_what_agrees_is_kept_and_the_log_says_how_well(
         assert opened(metrics, {Precision.BF16: 0.05}, strict=True) == (OPENVINO, "bf16")
     assert fallbacks(metrics) == {}
     assert re.fullmatch(
-        r"model m: OpenVINO in bf16 is within 4\d dB of onnxruntime", caplog.messages[-1]
+        r"model m: OpenVINO in bf16, PSNR 4\d dB against onnxruntime's float32",
+        caplog.messages[-1],
     )
 
 
@@ -75,14 +76,14 @@ def test_bfloat16_that_is_off_gives_way_to_float32_even_strictly(
     errors: dict[Precision, float | None] = {Precision.BF16: 0.5, Precision.F32: 1e-5}
     assert opened(metrics, errors, strict=True) == (OPENVINO, "f32")
     assert fallbacks(metrics) == {"bf16_inexact": 1}
-    assert "model m: its outputs are within" in caplog.text
+    assert "model m: PSNR 2" in caplog.text
 
 
 def test_float32_that_is_off_gives_way_to_the_cpu_unless_strict(metrics: Metrics) -> None:
     errors: dict[Precision, float | None] = {Precision.BF16: 0.5, Precision.F32: 0.05}
     assert opened(metrics, errors) == (CPU, "")
     assert fallbacks(metrics) == {"bf16_inexact": 1, "openvino_inexact": 1}
-    with pytest.raises(ProviderError, match=r"model 'm' .* within \d+ dB .* 60 are asked for"):
+    with pytest.raises(ProviderError, match=r"model 'm' .* PSNR \d+ dB .* 60 are asked for"):
         opened(metrics, errors, strict=True)
 
 

@@ -66,7 +66,7 @@ def open_agreeing(
         least = LEAST_DB[candidate.openvino.precision]
         if found >= least:
             log.info(
-                "model %s: OpenVINO in %s is within %.0f dB of onnxruntime",
+                "model %s: OpenVINO in %s, PSNR %.0f dB against onnxruntime's float32",
                 entry.name,
                 candidate.openvino.precision,
                 found,
@@ -74,7 +74,7 @@ def open_agreeing(
             return (session, more), candidate
         precise = candidate.openvino.precision is Precision.F32
         reason = FallbackReason.OPENVINO_INEXACT if precise else FallbackReason.BF16_INEXACT
-        said = f"its outputs are within {found:.0f} dB of onnxruntime's, {least:.0f} are asked for"
+        said = f"PSNR {found:.0f} dB against onnxruntime's float32, {least:.0f} are asked for"
         _step_down(entry.name, candidate, reason, said, metrics)
     cpu = plan.on_cpu()
     return open_with(cpu), cpu
