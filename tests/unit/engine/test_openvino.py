@@ -253,10 +253,21 @@ def test_large_pictures_run_beside_openvino(
         assert session._aside.provider == CPU
 
 
-def test_batches_are_no_larger_than_what_openvino_takes() -> None:
-    entry = ModelEntry(name="m")
-    assert EngineOptions(provider=Provider.OPENVINO).limits(entry).max_batch_elements == 2_000_000
-    assert EngineOptions(provider=Provider.CPU).limits(entry).max_batch_elements == 6_291_456
+def test_items_of_a_batch_run_one_after_the_other(bundle: Bundle, plugin: Any) -> None:
+    entry = bundle.model("tiny-presets")
+    session = OrtSession(entry, bundle.model_file(entry.name), plan_for(), 1, Metrics())
+    real, sizes = session._session, []
+
+    def run(names: list[str], inputs: Any, options: Any) -> Any:
+        sizes.append(len(inputs["image"]))
+        return real.run(names, inputs, options)
+
+    session._session = SimpleNamespace(run=run)
+    inputs = sample_inputs(entry, 3, 640)  # the batch, not an item, is over the limit
+    weights = inputs["style_weights"].sum(axis=1)[:, None, None, None]
+    np.testing.assert_allclose(session.run(inputs)["image_out"], inputs["image"] * weights, 1e-5)
+    assert sizes == [1, 1, 1]
+    assert session._aside is None
 
 
 @pytest.mark.parametrize("name", ["avatar-synthesis", "style-presets"])

@@ -19,13 +19,13 @@ from velatura.server.engine.cpu_budget import cpu_budget
 OPENVINO = "OpenVINOExecutionProvider"
 PLUGIN_COMMAND = 'pip install "velatura-server[cpu,openvino]"'
 
-# Compiled kernels that a session keeps. The default of 5000 keeps those of a thousand picture
-# sizes, hundreds of MiB for one style network; eight batch sizes of a generator need about 150.
+# Compiled kernels that a session keeps. The default of 5000 keeps those of hundreds of picture
+# sizes, hundreds of MiB for one style network.
 KEPT_KERNELS = 256
-# Inputs with more elements than this (a picture of 816 × 816) are not for OpenVINO: each stream
+# Items with more elements than this (a picture of 816 × 816) are not for OpenVINO: each stream
 # keeps the activations of the largest run it ever made, 100 to 300 bytes an element of a style
 # network, and nothing makes it give them back.
-LARGEST_RUN_ELEMENTS = 2_000_000
+LARGEST_ITEM_ELEMENTS = 2_000_000
 
 _MODULE = "onnxruntime_ep_openvino"
 _NAME = "velatura-openvino"  # that the library is registered under

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from velatura.server.engine.admission import BatchLimits
-from velatura.server.engine.openvino import LARGEST_RUN_ELEMENTS, OpenvinoOptions, Precision
+from velatura.server.engine.openvino import OpenvinoOptions, Precision
 from velatura.server.engine.providers import Provider
 from velatura.server.engine.tensorrt import TensorrtOptions
 from velatura.server.engine.warming import UNIT_EXTENT, Sizes
@@ -48,12 +48,9 @@ class EngineOptions:
     def limits(self, entry: ModelEntry) -> BatchLimits:
         """Limits of one network."""
         most = min(self.max_batch_size, entry.max_batch_size or self.max_batch_size)
-        elements = self.max_batch_elements
-        if self.provider is Provider.OPENVINO:
-            elements = min(elements, LARGEST_RUN_ELEMENTS)
         return BatchLimits(
             max_batch_size=most,
-            max_batch_elements=elements,
+            max_batch_elements=self.max_batch_elements,
             max_queue_items=self.max_queue_items,
             max_queue_bytes=self.max_queue_bytes,
             max_queue_delay_s=self.max_queue_delay_s,
