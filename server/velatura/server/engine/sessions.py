@@ -102,8 +102,8 @@ class OrtSession:
         return self._run_items(inputs) if self._one_by_one else self._run(inputs)
 
     def _run_items(self, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
-        """OpenVINO's way: a batch gains nothing there, and a batch of another size than the last
-        costs half the time of an item again, for getting ready.
+        """OpenVINO's way: on one thread a batch gains nothing there, and a batch of another size
+        than the last costs up to half an item's time for getting ready.
         """
         items = len(next(iter(inputs.values())))
         if max(array.size for array in inputs.values()) > items * LARGEST_ITEM_ELEMENTS:
