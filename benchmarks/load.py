@@ -114,13 +114,16 @@ class Method:
     def __init__(self, channel: grpc.aio.Channel, path: str) -> None:
         self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
 
-    async def ask(self, request: bytes, due: float, timeout_s: float | None = None) -> Reply:
+    async def ask(
+        self, request: bytes, due: float, timeout_s: float | None = None, request_id: str = ""
+    ) -> Reply:
         """Send one request, due at `due`; the deadline counts from there."""
         left = NEVER if timeout_s is None else due + timeout_s - time.perf_counter()
         if left <= 0:
             return Reply("DEADLINE_EXCEEDED", due, time.perf_counter())
         try:
-            await self._call(request, timeout=left)
+            metadata = (("x-request-id", request_id),) if request_id else None
+            await self._call(request, timeout=left, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             return Reply(error.code().name, due, time.perf_counter(), status_of(error))
         return Reply("OK", due, time.perf_counter())

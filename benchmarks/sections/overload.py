@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -124,9 +125,9 @@ async def measure_delays(bench: Bench) -> Report:
         "Retry delays: said and true",
         "A burst fills the queue; then one request with a shorter deadline is refused with a "
         "delay. Asked again and again with the same deadline, it is taken after the true delay. "
-        f"Under steady arrivals at {FACTOR:.0%} of the capacity there is no such moment: who is "
-        "taken is a matter of luck. There a caller does as it is told, asks again after each delay "
-        "that is said, and the true delay is how long it took until it was taken.",
+        f"Under steady arrivals at {FACTOR:.0%} of the capacity there is no such moment. There a "
+        "caller does as it is told, asks again after each delay that is said, with the same "
+        "`x-request-id`, and the true delay is how long it took until it was taken.",
         ["", "deadline ms", "tries", "said ms", "true ms", "said / true",
          "within a factor of two"],
     )  # fmt: skip
@@ -159,13 +160,15 @@ class Hanging(Method):
     def __init__(self, method: Method) -> None:
         self._method = method
 
-    async def ask(self, request: bytes, due: float, timeout_s: float | None = None) -> Reply:
+    async def ask(
+        self, request: bytes, due: float, timeout_s: float | None = None, request_id: str = ""
+    ) -> Reply:
         """As `Method.ask`; a hang-up is DEADLINE_EXCEEDED."""
         assert timeout_s is not None
         left = due + timeout_s - time.perf_counter()
         try:
             async with asyncio.timeout(max(0.0, left)):
-                return await self._method.ask(request, due, HIDDEN_S)
+                return await self._method.ask(request, due, HIDDEN_S, request_id)
         except TimeoutError:
             return Reply("DEADLINE_EXCEEDED", due, time.perf_counter())
 
@@ -284,7 +287,8 @@ async def _obeying(
     found = []
     end = time.perf_counter() + seconds
     while (begin := time.perf_counter()) < end:
-        reply = await method.ask(request(), begin, deadline_s)
+        request_id = uuid.uuid4().hex
+        reply = await method.ask(request(), begin, deadline_s, request_id)
         said = reply.retry_after_s if reply.code == "RESOURCE_EXHAUSTED" else None
         if said is None:
             continue
@@ -292,7 +296,7 @@ async def _obeying(
         while (delay := reply.retry_after_s) is not None and asked < end:
             await asyncio.sleep(delay)
             asked = time.perf_counter()
-            reply = await method.ask(request(), asked, deadline_s)
+            reply = await method.ask(request(), asked, deadline_s, request_id)
         if reply.code != "RESOURCE_EXHAUSTED":  # taken: when it came, not when it was answered
             found.append((said, asked - begin))
     return found

@@ -16,6 +16,8 @@ import structlog
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from velatura.client.channel import Retry, service_config
+from velatura.server.engine.errors import QueueFull, Refusal
 from velatura.server.engine.standing import Priority, Standing, current_standing
 from velatura.server.observability.metrics import Metrics
 from velatura.server.rpc.auth import KeyRing
@@ -174,6 +176,50 @@ async def test_the_callers_deadline_wins() -> None:
     async with scene(behaviour, deadline_s=5) as (_, catalog, _generator):
         await catalog.ListStyles(LIST, timeout=100)
     assert 90 < seen[0] <= 102, "gRPC may round a timeout up to whole seconds on its way"
+
+
+@pytest.mark.parametrize(
+    ("again", "returns"),
+    [
+        ([("x-request-id", "mine")], True),
+        ([("x-request-id", "another")], False),
+        ([("x-request-id", "mine"), ("early", "")], False),
+        ([], False),
+    ],
+)
+async def test_who_comes_again_as_told_is_known(again: list[Any], returns: bool) -> None:
+    seen: list[bool] = []
+
+    async def behaviour() -> None:
+        seen.append(current_standing.get().returning)
+        if len(seen) == 1:
+            raise QueueFull("m", 0.2, Refusal.DEADLINE, "there is too much ahead")
+
+    async with scene(behaviour) as (_, catalog, _generator):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await catalog.ListStyles(LIST, metadata=[("x-request-id", "mine")])
+        assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+        early = ("early", "") in again
+        await asyncio.sleep(0.05 if early else 0.25)
+        await catalog.ListStyles(LIST, metadata=[each for each in again if each[0] != "early"])
+    assert seen == [False, returns]
+
+
+async def test_grpcs_own_retries_are_known() -> None:
+    seen: list[bool] = []
+
+    async def behaviour() -> None:
+        seen.append(current_standing.get().returning)
+        if len(seen) == 1:
+            raise QueueFull("m", 0.05, Refusal.DEADLINE, "there is too much ahead")
+
+    options = [("grpc.enable_retries", 1), ("grpc.service_config", service_config(Retry()))]
+    async with (
+        scene(behaviour) as (made, _, _generator),
+        grpc.aio.insecure_channel(f"127.0.0.1:{made.port}", options=options) as channel,
+    ):
+        await catalog_pb2_grpc.CatalogServiceStub(channel).ListStyles(LIST)
+    assert seen == [False, True]
 
 
 async def test_a_hung_up_stream_is_closed_and_counted() -> None:

@@ -23,6 +23,10 @@ from velatura.server.engine.shape_queue import Chunk, Request
 MIN_RETRY_S = 0.05
 # Of the time that a deadline leaves, so much is for the answer's way to its caller.
 WAY_BACK = 0.04
+# While calls are turned away, and for so many seconds after the last one, this share of the time is
+# kept for those that come again as they were told.
+KEPT_FOR_RETURNING = 0.1
+KEPT_S = 1.0
 # A deadline is given up before it passes only where even most of the expected time is not left:
 # estimates are not that good.
 SURELY = 0.8
@@ -76,6 +80,7 @@ class Admission:
         self._limits = limits
         self._backlog = backlog
         self._observed = -math.inf
+        self._turned_away = -math.inf  # when somebody was for the last time, for a deadline
         self.lateness = Lateness()
 
     def observed(self, now: float) -> None:
@@ -137,10 +142,17 @@ class Admission:
             )  # fmt: skip
 
     def check_deadline(
-        self, deadline: float | None, load: Load, now: float, later_s: float = 0.0
+        self,
+        deadline: float | None,
+        load: Load,
+        now: float,
+        later_s: float = 0.0,
+        *,
+        returning: bool = False,
     ) -> None:
         """Raise QueueFull where the deadline cannot be met behind what is ahead, with `later_s`
-        seconds of the call's other networks after this one.
+        seconds of the call's other networks after this one. Who is `returning` as told may have
+        time that is kept from others while some are turned away.
         """
         if deadline is None or not self._limits.refuse_late:
             return
@@ -148,17 +160,22 @@ class Admission:
             return
         left = deadline - now
         # An idle network's run is all there is to estimate; the longer the way, the rougher.
-        sure = left
+        sure, kept = left, 0.0
         if not load.idle or load.wait_s:
             sure = left * (1.0 - WAY_BACK) / self.lateness.factor(now)
+            if not returning and now - self._turned_away < KEPT_S:
+                kept = KEPT_FOR_RETURNING * sure
         run_s = load.run_s + later_s
         missing = load.wait_s + run_s - sure
-        if missing <= 0.0:
+        if missing + kept <= 0.0:
             return
+        self._turned_away = now
         detail = (
             f"about {load.wait_s:.3f} s of waiting and {run_s:.3f} s of running do not fit "
             f"into the {left:.3f} s that the deadline leaves"
         )
+        if missing <= 0.0:
+            detail += f", {kept:.3f} s of which are kept for calls that come again as told"
         # Sent again with as much time, it fits once the queue is shorter by what was missing now.
         raise self.full(Refusal.DEADLINE, detail, min(load.wait_s, missing))
 

@@ -46,9 +46,12 @@ class Entrance:
         Returns what is to be told how long the call took, and the seconds that are expected.
         """
         now = time.monotonic()
-        load = self._forecast.early(current_standing.get(), items, now)
+        standing = current_standing.get()
+        load = self._forecast.early(standing, items, now)
         try:
-            self._admission.check_deadline(deadline, load, now, later_s)
+            self._admission.check_deadline(
+                deadline, load, now, later_s, returning=standing.returning
+            )
         except QueueFull as error:
             self._metrics.refused(error.reason)
             raise
@@ -72,7 +75,8 @@ class Entrance:
             load = self._forecast.load(request, chunks, now, turn.promised_cpu_s)
             if not turn.later:
                 later_s = deadline - request.deadline if deadline and request.deadline else 0.0
-                self._admission.check_deadline(deadline, load, now, later_s)
+                returning = current_standing.get().returning
+                self._admission.check_deadline(deadline, load, now, later_s, returning=returning)
             load = self._with_room(request, chunks, turn, load, now)
         except EngineError as error:
             self._metrics.refused(self._admission.reason_of(error))

@@ -23,12 +23,14 @@ class Priority(IntEnum):
 class Standing:
     """`caller` is whoever shares the device as one: an API key's digest or a host, "" for nobody in
     particular. `since` is when the call arrived, on time.monotonic()'s clock; None where no call is
-    behind the request: it counts from its own arrival then.
+    behind the request: it counts from its own arrival then. `returning` is a call that was turned
+    away before, and comes again when it was told to.
     """
 
     caller: str = ""
     priority: Priority = Priority.NORMAL
     since: float | None = None
+    returning: bool = False
 
 
 NOBODY = Standing()

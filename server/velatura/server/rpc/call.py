@@ -21,13 +21,15 @@ ROUNDING_S = 0.005
 @dataclass(frozen=True, slots=True)
 class Call:
     """Id of the request, its deadline in `time.monotonic()` seconds, by how many seconds the
-    caller's own clock may be ahead of that, and what is noted about the call.
+    caller's own clock may be ahead of that, and what is noted about the call. `returning`: it was
+    turned away before, and comes again when it was told to.
     """
 
     request_id: str
     deadline: float
     slack_s: float = 0.0
     record: CallRecord = field(default_factory=CallRecord)
+    returning: bool = False
 
     def late(self) -> bool:
         """Whether a caller who hangs up now does so because its deadline has passed."""

@@ -13,7 +13,13 @@ PRIORITY = "velatura-priority"
 _PRIORITIES = {each.name.lower(): each for each in Priority}
 
 
-def standing_of(metadata: Iterable[tuple[str, str | bytes]], peer: str, tenant: bytes) -> Standing:
+def standing_of(
+    metadata: Iterable[tuple[str, str | bytes]],
+    peer: str,
+    tenant: bytes,
+    *,
+    returning: bool = False,
+) -> Standing:
     """A call's standing: its caller is the API key that it came with (`tenant`, a digest), or else
     the host that `peer` names. Raises `InvalidRequest` for a priority that there is not.
     """
@@ -26,7 +32,7 @@ def standing_of(metadata: Iterable[tuple[str, str | bytes]], peer: str, tenant: 
             f"expected one of {', '.join(_PRIORITIES)}, got {name[:40]!r}.",
         )
     caller = tenant.hex() if tenant else host_of(peer)
-    return Standing(caller, priority, time.monotonic())
+    return Standing(caller, priority, time.monotonic(), returning)
 
 
 def host_of(peer: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from velatura.server.engine.errors import QueueFull
 from velatura.server.engine.standing import current_standing
 from velatura.server.pipelines.errors import InvalidRequest
 from velatura.server.rpc import constraints
@@ -35,6 +36,7 @@ from velatura.server.rpc.errors import (
 )
 from velatura.server.rpc.lifecycle import Lifecycle
 from velatura.server.rpc.observation import MAX_PATH, Observed, Observer, Target
+from velatura.server.rpc.turned_away import PREVIOUS_ATTEMPTS, TurnedAway
 
 log = structlog.get_logger("velatura.server.rpc")
 
@@ -65,6 +67,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._keys = keys
         self._default_deadline_s = default_deadline_s
         self._message_bytes = message_bytes
+        self._turned_away = TurnedAway()
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -165,7 +168,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         tenant = self._keys.check(metadata)
         current_tenant.set(tenant)
         if not always:
-            current_standing.set(standing_of(metadata, context.peer() or "", tenant))
+            returning = current_call.get().returning
+            peer = context.peer() or ""
+            current_standing.set(standing_of(metadata, peer, tenant, returning=returning))
         with nullcontext() if always else self._lifecycle.request():
             yield
 
@@ -177,7 +182,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         headers = dict(context.invocation_metadata() or ())
         request_id = request_id_of(headers.get(REQUEST_ID))
         watched = self._observer.begin(target, request_id, headers)
-        call = self._call(request_id, context, watched)
+        call = self._call(request_id, headers, context, watched)
         current_call.set(call)
         code, failure = grpc.StatusCode.OK, None
         try:
@@ -192,6 +197,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except Exception as error:
             failure = _described(error, call)
             code = failure.code
+            if isinstance(error, QueueFull) and REQUEST_ID in headers:
+                self._turned_away.told(request_id, error.retry_after_s)
         finally:
             watched.end(code, failure)
         if failure is not None:
@@ -199,11 +206,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 failure.code, message_of(failure), trailers(failure, call.request_id)
             )
 
-    def _call(self, request_id: str, context: Context, watched: Observed) -> Call:
+    def _call(
+        self, request_id: str, headers: Mapping[str, object], context: Context, watched: Observed
+    ) -> Call:
         remaining = context.time_remaining()
         limit = self._default_deadline_s if remaining is None else remaining
         slack = 0.0 if remaining is None else slack_of(limit)
-        return Call(request_id, time.monotonic() + limit, slack, watched.record)
+        as_told = self._turned_away.comes_as_told(request_id) or PREVIOUS_ATTEMPTS in headers
+        return Call(request_id, time.monotonic() + limit, slack, watched.record, as_told)
 
 
 def _described(error: Exception, call: Call) -> Failure:
