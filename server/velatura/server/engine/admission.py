@@ -25,7 +25,7 @@ MIN_RETRY_S = 0.05
 WAY_BACK = 0.04
 # While calls are turned away, and for so many seconds after the last one, this share of the time is
 # kept for those that come again as they were told.
-KEPT_FOR_RETURNING = 0.1
+KEPT_FOR_RETURNING = 0.2
 KEPT_S = 1.0
 # A deadline is given up before it passes only where even most of the expected time is not left:
 # estimates are not that good.
