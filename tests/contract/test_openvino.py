@@ -11,13 +11,12 @@ from typing import Any
 
 import grpc
 import numpy as np
-import onnxruntime
 import pytest
 from google.protobuf import json_format
 
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc
-from velatura.server.engine.openvino import NoOpenvino, Precision, computes_in, cpu_device
+from velatura.server.engine.openvino import Precision
 from velatura.server.engine.warming import sample_inputs
 from velatura.v1 import (
     catalog_pb2,
@@ -34,6 +33,7 @@ from velatura.v1 import (
 )
 from velatura.v1.bundle_pb2 import BundleManifest, ModelEntry
 
+from ..openvino_cpu import openvino_cpu
 from ..running import RunningServer, png, samples, start_server
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -49,12 +49,7 @@ def started(
     bundle: Path, factory: pytest.TempPathFactory, precision: Precision
 ) -> Iterator[RunningServer]:
     """A server that refuses to start unless OpenVINO runs its networks."""
-    try:
-        device = cpu_device(onnxruntime)
-    except NoOpenvino as error:
-        pytest.skip(str(error))
-    if not computes_in(device, precision):
-        pytest.skip(f"this CPU has no instructions for {precision}")
+    openvino_cpu(precision)
     flags = ["--provider", "openvino", "--openvino-precision", precision, "--strict-provider"]
     running = start_server(bundle, factory.mktemp("openvino"), flags)
     yield running

@@ -5,23 +5,17 @@ and the promise that a request repeated gives the same image.
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from velatura.server.engine.bundle import Bundle
-from velatura.server.engine.openvino import (
-    OPENVINO,
-    NoOpenvino,
-    OpenvinoOptions,
-    Precision,
-    computes_in,
-    cpu_device,
-)
+from velatura.server.engine.openvino import OPENVINO, OpenvinoOptions, Precision
 from velatura.server.engine.providers import CPU, Provider, ProviderPlan
 from velatura.server.engine.sessions import OrtSession
 from velatura.server.engine.warming import sample_inputs
 from velatura.server.observability.metrics import Metrics
 from velatura.server.settings import default_bundle
+
+from ...openvino_cpu import openvino_cpu
 
 
 @pytest.fixture(params=["cpu", *Precision])
@@ -29,12 +23,7 @@ def plan(request: pytest.FixtureRequest) -> ProviderPlan:
     """onnxruntime's own kernels, and OpenVINO's in each precision where they can be had."""
     if request.param == "cpu":
         return ProviderPlan(Provider.CPU, True, [CPU])
-    try:
-        device = cpu_device(onnxruntime)
-    except NoOpenvino as error:
-        pytest.skip(str(error))
-    if not computes_in(device, request.param):
-        pytest.skip(f"this CPU has no instructions for {request.param}")
+    openvino_cpu(request.param)
     options = OpenvinoOptions(request.param)
     return ProviderPlan(Provider.OPENVINO, True, [OPENVINO, CPU], openvino=options)
 

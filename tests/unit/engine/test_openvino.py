@@ -27,7 +27,6 @@ from velatura.server.engine.openvino import (
     NoOpenvino,
     OpenvinoOptions,
     Precision,
-    computes_in,
     cpu_device,
     used_providers,
 )
@@ -39,6 +38,8 @@ from velatura.server.engine.warming import Sizes, sample_inputs
 from velatura.server.observability.metrics import Metrics
 from velatura.server.settings import default_bundle
 from velatura.v1.bundle_pb2 import ModelEntry, Role
+
+from ...openvino_cpu import openvino_cpu
 
 ON_CPU = ProviderPlan(Provider.CPU, True, [CPU])
 SIZES = Sizes(2)
@@ -75,14 +76,12 @@ def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def plugin() -> Any:
     """OpenVINO's CPU, where the plugin is installed."""
-    pytest.importorskip("onnxruntime_ep_openvino", reason="OpenVINO's plugin is not installed")
-    return cpu_device(onnxruntime)
+    return openvino_cpu()
 
 
 @pytest.fixture
 def bf16(plugin: Any) -> None:
-    if not computes_in(plugin, Precision.BF16):
-        pytest.skip("this CPU has no instructions for bfloat16")
+    openvino_cpu(Precision.BF16)
 
 
 @pytest.fixture

@@ -53,29 +53,29 @@ def open_agreeing(
         return open_with(plan), plan
     inputs = sample_inputs(entry, batch)
     expected = reference().run(inputs)
-    for candidate in _downwards(plan):
+    for candidate, precision in _downwards(plan, plan.openvino.precision):
         try:
             session, more = open_with(candidate)
             if session.provider != OPENVINO:  # it can run none of the nodes, and has said so
                 return (session, more), plan.on_cpu()
             found = agreement(expected, session.run(inputs))
         except DeviceFailed as error:
-            _step_down(entry.name, candidate, FallbackReason.OPENVINO_FAILED, str(error), metrics)
+            reason = FallbackReason.OPENVINO_FAILED
+            _step_down(entry.name, plan, precision, reason, str(error), metrics)
             continue
-        assert candidate.openvino is not None  # noqa: S101 - by _downwards
-        least = LEAST_DB[candidate.openvino.precision]
+        least = LEAST_DB[precision]
         if found >= least:
             log.info(
                 "model %s: OpenVINO in %s, PSNR %.0f dB against onnxruntime's float32",
                 entry.name,
-                candidate.openvino.precision,
+                precision,
                 found,
             )
             return (session, more), candidate
-        precise = candidate.openvino.precision is Precision.F32
+        precise = precision is Precision.F32
         reason = FallbackReason.OPENVINO_INEXACT if precise else FallbackReason.BF16_INEXACT
         said = f"PSNR {found:.0f} dB against onnxruntime's float32, {least:.0f} are asked for"
-        _step_down(entry.name, candidate, reason, said, metrics)
+        _step_down(entry.name, plan, precision, reason, said, metrics)
     cpu = plan.on_cpu()
     return open_with(cpu), cpu
 
@@ -96,19 +96,24 @@ def _decibels(expected: NDArray[Any], found: NDArray[Any]) -> float:
     return min(EQUAL_DB, 10 * math.log10(peak**2 / error))
 
 
-def _downwards(plan: ProviderPlan) -> Iterator[ProviderPlan]:
-    assert plan.openvino is not None  # noqa: S101 - asked of no other plan
-    if plan.openvino.precision is not Precision.F32:
-        yield plan
-    yield plan.in_float32()
+def _downwards(
+    plan: ProviderPlan, precision: Precision
+) -> Iterator[tuple[ProviderPlan, Precision]]:
+    if precision is not Precision.F32:
+        yield plan, precision
+    yield plan.in_float32(), Precision.F32
 
 
 def _step_down(
-    model: str, plan: ProviderPlan, reason: FallbackReason, said: str, metrics: Metrics
+    model: str,
+    plan: ProviderPlan,
+    precision: Precision,
+    reason: FallbackReason,
+    said: str,
+    metrics: Metrics,
 ) -> None:
-    """From `plan`, which cannot run `model` for what is `said`, to the next."""
-    assert plan.openvino is not None  # noqa: S101 - by _downwards
-    last = plan.openvino.precision is Precision.F32
+    """From `precision`, in which OpenVINO cannot run `model` for what is `said`, to the next."""
+    last = precision is Precision.F32
     if last and plan.strict:
         raise ProviderError(
             f"model {model!r} should run on {OPENVINO} but cannot: {said}. "

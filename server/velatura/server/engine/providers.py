@@ -102,15 +102,16 @@ class ProviderPlan:
         return replace(self, providers=[CPU], openvino=None)
 
     def in_float32(self) -> ProviderPlan:
-        """The plan with OpenVINO in float32."""
-        assert self.openvino is not None  # noqa: S101 - asked of no other plan
+        """The plan with OpenVINO, where that is wanted, in float32."""
+        if self.openvino is None:
+            return self
         return replace(self, openvino=replace(self.openvino, precision=Precision.F32))
 
     def fitted(self, entry: ModelEntry, sizes: Sizes) -> ProviderPlan:
         """The plan for one network: TensorRT wants to know its shapes, and latents are mapped in
         float32: all that follows hangs on them, and there is no time to win.
         """
-        if self.openvino is not None and entry.role == Role.ROLE_MAPPING:
+        if entry.role == Role.ROLE_MAPPING and self.wanted == OPENVINO:
             return self.in_float32()
         if self.wanted != TENSORRT:
             return self
