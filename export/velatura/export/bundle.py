@@ -88,9 +88,11 @@ def export_network(
         for step in ("reading", "wrapping", "checking"):  # the first two are done by now
             progress(spec.name, step)
         verifications, parameters, flops = spec.write(path), spec.parameters, 0
+        written_for = ""
     else:
         verifications = _traced(spec, path, progress)
         parameters, flops = count_parameters(spec.module), count_flops(spec)
+        written_for = spec.written_for
     entry = bundle_pb2.ModelEntry(
         name=spec.name,
         version=spec.version,
@@ -110,6 +112,7 @@ def export_network(
         parameters=parameters,
         flops=flops,
         max_batch_size=spec.max_batch_size,
+        written_for=written_for,
     )
     (folder / entry.card).write_text(card(spec, entry))
     if spec.pictures is not None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from velatura.export.errors import ExportError
-from velatura.export.formats import Format, Layout, Precision
+from velatura.export.formats import Format, Layout, Precision, Provider
 from velatura.export.graph_command import graph
 from velatura.export.inspect_command import compare, inspect
 from velatura.export.quantize_command import quantize
@@ -102,6 +102,9 @@ def bundle(
     precision: Annotated[
         Precision, typer.Option(help="What the generator's synthesis computes in.")
     ] = Precision.FLOAT32,
+    provider: Annotated[
+        Provider, typer.Option(help="What is to run the networks; any of them can, if slower.")
+    ] = Provider.CPU,
     latents: Annotated[
         int, typer.Option(help="Random latents that float16 must not overflow on.", min=1)
     ] = 1000,
@@ -160,7 +163,13 @@ def bundle(
                 raise ExportError("--out: give the folder to write your bundle to")
             target, called = out, bundle_name(name, first)
             contents = own_contents(
-                OwnFiles(generator, **own, iterations=iterations, segmenter_size=segmenter_size)
+                OwnFiles(
+                    generator,
+                    **own,
+                    iterations=iterations,
+                    segmenter_size=segmenter_size,
+                    provider=provider,
+                )
                 if generator
                 else None,
                 called,

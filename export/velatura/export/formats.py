@@ -20,6 +20,15 @@ class Precision(StrEnum):
     FLOAT16 = "float16"
 
 
+class Provider(StrEnum):
+    """What is to run the graphs: onnxruntime's CPU kernels want convolutions written otherwise."""
+
+    CPU = "cpu"
+    OPENVINO = "openvino"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
 class Fusion(StrEnum):
     """What a single graph holds beside the synthesis network."""
 

@@ -9,10 +9,11 @@ from torch import nn
 
 from velatura.export.double_precision import float64_reference
 from velatura.export.errors import CheckpointError
+from velatura.export.formats import Provider
 from velatura.export.networks.encoder import Encoder
 from velatura.export.networks.segmenter import SegmenterConfig
 from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
-from velatura.export.prepared import prepared
+from velatura.export.prepared import prepared, suits_cpus_alone
 from velatura.export.specification import Background, NetworkSpec, Port
 from velatura.v1 import bundle_pb2
 
@@ -51,15 +52,19 @@ class Origin:
         )
 
 
-def synthesis_spec(name: str, generator: Generator, origin: Origin) -> NetworkSpec:
-    """W+ → image."""
+def synthesis_spec(
+    name: str, generator: Generator, origin: Origin, provider: Provider = Provider.CPU
+) -> NetworkSpec:
+    """W+ → image, traced as `provider` runs it fastest."""
     config = generator.config
+    suits_one = provider is Provider.CPU and suits_cpus_alone(generator.synthesis)
     inputs, outputs = (latents(config),), (picture("image", config.resolution),)
     return NetworkSpec(
         name=name,
         role=bundle_pb2.ROLE_SYNTHESIS,
         module=generator.synthesis,
-        traced=prepared(generator.synthesis),
+        traced=prepared(generator.synthesis, provider),
+        written_for=provider if suits_one else "",
         inputs=inputs,
         outputs=outputs,
         background=origin.background(

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from velatura.export.errors import ExportError
-from velatura.export.formats import Fusion, Noise
+from velatura.export.formats import Fusion, Noise, Provider
 
 
 def graph(
@@ -26,13 +26,15 @@ def graph(
     uint8: Annotated[
         bool, typer.Option("--uint8", help="Images as pixels: uint8 [N, height, width, 3].")
     ] = False,
+    provider: Annotated[Provider, typer.Option(help="What is to run the graph.")] = Provider.CPU,
 ) -> None:
     """Write one ONNX file for a program of your own, checked, with NAME.json and NAME.md."""
     from velatura.export.graph_file import GraphOptions, write_graph
 
     console = Console()
     try:
-        entry = write_graph(generator, out, GraphOptions(fuse, encoder, noise, uint8, iterations))
+        options = GraphOptions(fuse, encoder, noise, uint8, iterations, provider)
+        entry = write_graph(generator, out, options)
     except ExportError as error:
         console.print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
         raise typer.Exit(2) from error

@@ -16,7 +16,7 @@ from velatura.export.bundle import export_network
 from velatura.export.convert import open_generator
 from velatura.export.double_precision import float64_reference
 from velatura.export.errors import ExportError
-from velatura.export.formats import Fusion, Noise
+from velatura.export.formats import Fusion, Noise, Provider
 from velatura.export.generator_networks import Origin, latents, picture, samples
 from velatura.export.inversion_networks import ITERATIONS
 from velatura.export.networks.fused import Reconstruction, Renderer, SampleRenderer, noise_size
@@ -41,6 +41,7 @@ class GraphOptions:
     noise: Noise = Noise.CONSTANT
     pixels: bool = False
     iterations: int = ITERATIONS
+    provider: Provider = Provider.CPU
 
 
 def write_graph(path: Path, out: Path, options: GraphOptions) -> bundle_pb2.ModelEntry:
@@ -85,7 +86,9 @@ def graph_spec(
     inputs: list[Port] = [latents(config)]
     what = "W+ latents to an image"
     if options.fuse is Fusion.ENCODER and options.encoder is not None:
-        described = describe_encoder(options.encoder, name, generator, origin, options.iterations)
+        described = describe_encoder(
+            options.encoder, name, generator, origin, options.iterations, options.provider
+        )
         encoder, quick_encoder = described.module, described.traced or described.module
         inputs = [(_pixels if options.pixels else picture)("image", config.resolution)]
         what = "an image to what the generator makes of its latents"
@@ -100,7 +103,7 @@ def graph_spec(
     tolerance = _PIXEL_TOLERANCE if options.pixels else _TOLERANCE
     module = _network(generator, options, encoder, generator.synthesis)
     # Where noise comes in, it cannot be computed beforehand.
-    quick = generator.synthesis if noisy else prepared(generator.synthesis)
+    quick = generator.synthesis if noisy else prepared(generator.synthesis, options.provider)
     traced = _network(generator, options, quick_encoder, quick)
     return NetworkSpec(
         name=name,

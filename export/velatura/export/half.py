@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from velatura.export.errors import ExportError
+from velatura.export.networks.parameters import fixed
 from velatura.export.networks.stylegan2 import (
     SynthesisBlock,
     SynthesisLayer,
@@ -57,19 +58,14 @@ def in_half(synthesis: SynthesisNetwork) -> SynthesisNetwork:
     return result.eval()
 
 
-def _fixed(value: Tensor) -> nn.Parameter:
-    """Still a parameter of the network, and not trained any more."""
-    return nn.Parameter(value.detach().clone(), requires_grad=False)
-
-
 class _Styles(nn.Module):
     """w [N, w_dim] in float32 → styles [N, in] of magnitude one, and what they were divided by."""
 
     def __init__(self, layer: SynthesisLayer | ToRGB) -> None:
         super().__init__()
         affine = layer.affine
-        self.weight = _fixed(affine.weight * affine.weight_gain)
-        self.bias = _fixed(affine.bias * affine.bias_gain)
+        self.weight = fixed(affine.weight * affine.weight_gain)
+        self.bias = fixed(affine.bias * affine.bias_gain)
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
         styles = F.linear(w, self.weight, self.bias)  # [N, in]
@@ -86,26 +82,26 @@ class _HalfLayer(nn.Module):
         largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-30)
         weight = weight / largest / math.sqrt(weight[0].numel())  # [out, in, 3, 3]
         self.styles = _Styles(layer)
-        self.energy = _fixed(weight.square().sum(dim=(2, 3)).t())  # [in, out]
+        self.energy = fixed(weight.square().sum(dim=(2, 3)).t())  # [in, out]
         # Positive gains pass through a leaky ReLU; this one costs nothing in the constants.
-        self.noise = _fixed((layer.noise_const * layer.noise_strength * _GAIN).half())
-        self.bias = _fixed((layer.bias * _GAIN).half()[:, None, None])
+        self.noise = fixed((layer.noise_const * layer.noise_strength * _GAIN).half())
+        self.bias = fixed((layer.bias * _GAIN).half()[:, None, None])
         self.clamp = layer.conv_clamp or CLAMP
         self.up = layer.up_taps is not None
         self.filter: nn.Parameter | None = None
         if layer.up_taps is None:
-            self.weight = _fixed(weight.half())
+            self.weight = fixed(weight.half())
             return
         form = layer.form or fastest_form(layer.up_taps)
         turned = weight.flip((2, 3))
         if form is UpsamplingForm.FILTERED:
             kernel = filter_kernel(weight, layer.up_taps).flip((2, 3))
-            self.filter = _fixed(kernel.expand(weight.shape[0], 1, -1, -1).half())
+            self.filter = fixed(kernel.expand(weight.shape[0], 1, -1, -1).half())
             self.margin = (len(layer.up_taps) - weight.shape[2] + 1) // 2
         else:  # sub-pixel convolutions are the CPU's affair, where nothing runs in float16
             turned = fold_filter(turned, layer.up_taps)
             self.margin = (turned.shape[2] - 2) // 2
-        self.weight = _fixed(turned.transpose(0, 1).half())
+        self.weight = fixed(turned.transpose(0, 1).half())
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles, _ = self.styles(w)
@@ -132,9 +128,9 @@ class _HalfToRGB(nn.Module):
         largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-30)
         fan_in = math.sqrt(weight.shape[1])
         self.styles = _Styles(layer)
-        self.weight = _fixed((weight / largest / fan_in).half())
-        self.scale = _fixed((largest * fan_in)[:, 0])  # [3, 1, 1]
-        self.bias = _fixed(layer.bias[:, None, None])
+        self.weight = fixed((weight / largest / fan_in).half())
+        self.scale = fixed((largest * fan_in)[:, 0])  # [3, 1, 1]
+        self.bias = fixed(layer.bias[:, None, None])
         self.clamp = layer.conv_clamp or CLAMP
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:

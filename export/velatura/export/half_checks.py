@@ -132,6 +132,7 @@ def half_synthesis(
         spec,
         module=half,
         traced=None,
+        written_for="",
         precision=Precision.FLOAT16.value,
         tolerance=_TOLERANCE,
         references=(Reference("torch float32", in_float32, _TOLERANCE, batch_sizes=(2,)), *kept),

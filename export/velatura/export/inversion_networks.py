@@ -7,10 +7,11 @@ from torch import nn
 from velatura.export.checkpoints.inversion import LoadedEncoder
 from velatura.export.double_precision import float64_reference
 from velatura.export.errors import CheckpointError
+from velatura.export.formats import Provider
 from velatura.export.generator_networks import Origin, latents, picture
 from velatura.export.networks.inversion import DirectInversion, IterativeInversion
 from velatura.export.networks.stylegan2 import Generator
-from velatura.export.prepared import prepared
+from velatura.export.prepared import prepared, suits_cpus_alone
 from velatura.export.specification import NetworkSpec
 from velatura.v1 import bundle_pb2
 
@@ -64,12 +65,15 @@ def inversion_spec(
     generator: Generator,
     origin: Origin,
     iterations: int = ITERATIONS,
+    provider: Provider = Provider.CPU,
 ) -> NetworkSpec:
     """Image → W+ of this generator; ReStyle's passes and its generator are inside the graph."""
     module = inversion_module(encoder, generator, iterations)
-    traced = None
+    traced, suits_one = None, False
     if encoder.iterative:
-        traced = inversion_module(encoder, generator, iterations, prepared(generator.synthesis))
+        quick = prepared(generator.synthesis, provider)
+        traced = inversion_module(encoder, generator, iterations, quick)
+        suits_one = provider is Provider.CPU and suits_cpus_alone(generator.synthesis)
     config = generator.config
     inputs, outputs = (picture("image", config.resolution),), (latents(config),)
     passes = f", {iterations} passes with the generator between" if encoder.iterative else ""
@@ -79,6 +83,7 @@ def inversion_spec(
         role=bundle_pb2.ROLE_ENCODER,
         module=module,
         traced=traced,
+        written_for=provider if suits_one else "",
         inputs=inputs,
         outputs=outputs,
         background=origin.background(

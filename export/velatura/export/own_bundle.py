@@ -21,6 +21,7 @@ from velatura.export.foreign_segmenter import (
     foreign_segmenter_spec,
     load_foreign_segmenter,
 )
+from velatura.export.formats import Provider
 from velatura.export.generator_networks import Origin
 from velatura.export.inversion_networks import ITERATIONS, inversion_spec
 from velatura.export.networks.stylegan2 import Generator
@@ -45,6 +46,8 @@ class OwnFiles:
     segmenter_classes: Path | None = None
     """Names, one a line, and the size in px, for a segmenter of another project."""
     segmenter_size: int = 0
+    provider: Provider = Provider.CPU
+    """What is to run the networks."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,15 @@ def load_own(files: OwnFiles, name: str, origin: Origin) -> OwnNetworks:
     names = {part: f"{name}-{part}" for part in ("synthesis", "mapping", "encoder", "segmenter")}
     classes = class_names(files.classes, config.classes)
     specs = [
-        generator_networks.synthesis_spec(names["synthesis"], generator, origin),
+        generator_networks.synthesis_spec(names["synthesis"], generator, origin, files.provider),
         generator_networks.mapping_spec(names["mapping"], generator, origin, classes),
     ]
     if files.encoder is not None:
-        path, called = files.encoder, names["encoder"]
-        specs.append(describe_encoder(path, called, generator, origin, files.iterations))
+        specs.append(
+            describe_encoder(
+                files.encoder, names["encoder"], generator, origin, files.iterations, files.provider
+            )
+        )
     if files.segmenter is None:
         _refuse_segmenter_options(files, "give --segmenter FILE with them")
     else:
@@ -116,14 +122,19 @@ def load_own(files: OwnFiles, name: str, origin: Origin) -> OwnNetworks:
 
 
 def describe_encoder(
-    path: Path, name: str, generator: Generator, origin: Origin, iterations: int = ITERATIONS
+    path: Path,
+    name: str,
+    generator: Generator,
+    origin: Origin,
+    iterations: int = ITERATIONS,
+    provider: Provider = Provider.CPU,
 ) -> NetworkSpec:
     """Our own encoder, or one of pSp, e4e or ReStyle. Raises CheckpointError for one of another
     generator, which names the file."""
     encoder = native.load_encoder(path) if is_own(path) else inversion.load_encoder(path)
     try:
         if isinstance(encoder, inversion.LoadedEncoder):
-            return inversion_spec(name, encoder, generator, origin, iterations)
+            return inversion_spec(name, encoder, generator, origin, iterations, provider)
         return generator_networks.encoder_spec(name, encoder, generator, origin)
     except CheckpointError as error:
         raise CheckpointError(f"--encoder {path}: {error}") from error

@@ -4,18 +4,25 @@ What the paper's formula does at run time to every sample and channel is moved, 
 costs nothing: the leaky ReLU's gain into norms, noise and bias (positive factors pass through it),
 an up-sampling layer's bias into its filter, RGB's styles from the pictures into the 3 × C weights.
 The network under training stays as the paper writes it; the graph is compared with that one.
+
+For onnxruntime's CPU kernels the convolutions are written in other ways besides
+(`rewritten_convolutions.py`), which providers with fast kernels for the plain ones run slower.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from velatura.export.formats import Provider
+from velatura.export.networks.parameters import fixed
+from velatura.export.networks.rewritten_convolutions import PhasedUpsampling, WinogradConvolution
 from velatura.export.networks.stylegan2 import (
     FullyConnected,
     SynthesisLayer,
@@ -25,10 +32,15 @@ from velatura.export.networks.stylegan2 import (
 from velatura.export.networks.upsampling import UpsamplingForm, filter_kernel, upsample_convolve
 
 _GAIN = math.sqrt(2)
+# What Winograd's sums cost grows with the samples, what they save with samples and channels. Under
+# these numbers of channels, and of channels times pixels of a row, they were not worth it.
+_WINOGRAD_CHANNELS = 128
+_WINOGRAD_ROW = 4096
 
 
-def prepared(synthesis: SynthesisNetwork) -> SynthesisNetwork:
-    """A copy that gives the same images up to rounding, and runs in fewer passes."""
+def prepared(synthesis: SynthesisNetwork, provider: Provider = Provider.CPU) -> SynthesisNetwork:
+    """A copy that gives the same images up to rounding, and runs in fewer passes on `provider`."""
+    on_cpu = provider is Provider.CPU
     result = copy.deepcopy(synthesis)
     with torch.no_grad():
         for resolution in result.resolutions:
@@ -36,61 +48,115 @@ def prepared(synthesis: SynthesisNetwork) -> SynthesisNetwork:
             for name in ("conv0", "conv1"):
                 layer = getattr(block, name, None)
                 if isinstance(layer, SynthesisLayer):
-                    setattr(block, name, _PreparedLayer(layer))
+                    setattr(block, name, _PreparedLayer(layer, on_cpu))
             block.torgb = _PreparedToRGB(block.torgb)
     return result.eval()
 
 
-def _fixed(value: Tensor) -> nn.Parameter:
-    """Still a parameter of the network, and not trained any more."""
-    return nn.Parameter(value.detach().clone(), requires_grad=False)
+def suits_cpus_alone(synthesis: SynthesisNetwork) -> bool:
+    """Whether `prepared` writes this network for onnxruntime's CPU kernels otherwise than for all
+    the others."""
+    layers = [each for each in synthesis.modules() if isinstance(each, SynthesisLayer)]
+    return any(_is_phased(layer) or _is_winograd(layer) for layer in layers)
+
+
+def _is_phased(layer: SynthesisLayer) -> bool:
+    """With two taps, the places' convolutions would be cut out of larger ones."""
+    return layer.form is None and layer.up_taps is not None and len(layer.up_taps) > 2
+
+
+def _is_winograd(layer: SynthesisLayer) -> bool:
+    channels, resolution = layer.weight.shape[0], layer.noise_const.shape[-1]
+    wide = channels >= _WINOGRAD_CHANNELS and channels * resolution >= _WINOGRAD_ROW
+    return layer.up_taps is None and wide
 
 
 def _affine(layer: FullyConnected, gain: float = 1.0) -> nn.Linear:
     """The layer's scaled weights, times `gain`, as an ordinary linear layer."""
     linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0])
-    linear.weight = _fixed(layer.weight * (layer.weight_gain * gain))
-    linear.bias = _fixed(layer.bias * (layer.bias_gain * gain))
+    linear.weight = fixed(layer.weight * (layer.weight_gain * gain))
+    linear.bias = fixed(layer.bias * (layer.bias_gain * gain))
     return linear
 
 
 class _PreparedLayer(nn.Module):
     """`SynthesisLayer`: x [N, in, H, W], w [N, w_dim] → [N, out, R, R]."""
 
-    def __init__(self, layer: SynthesisLayer) -> None:
+    def __init__(self, layer: SynthesisLayer, on_cpu: bool) -> None:
         super().__init__()
         weight = layer.weight * layer.weight_gain
         self.affine = _affine(layer.affine)
-        self.weight = _fixed(weight)
-        self.energy = _fixed(weight.square().sum(dim=(2, 3)).t())  # [in, out]
-        self.noise = _fixed(layer.noise_const * (layer.noise_strength * _GAIN))  # [R, R]
-        self.bias = _fixed(layer.bias * _GAIN)  # [out]
-        self.taps, self.clamp = layer.up_taps, layer.conv_clamp
-        self.form = layer.form
-        filtered = self.form in (None, UpsamplingForm.FILTERED)
-        self.filter: nn.Parameter | None = None
-        if self.taps is not None and filtered:
-            kernel = filter_kernel(weight, self.taps).flip((2, 3))
-            self.filter = _fixed(kernel.expand(weight.shape[0], 1, -1, -1))
-            self.weight = _fixed(weight.flip((2, 3)).transpose(0, 1))
+        self.energy = fixed(weight.square().sum(dim=(2, 3)).t())  # [in, out]
+        self.noise = fixed(layer.noise_const * (layer.noise_strength * _GAIN))  # [R, R]
+        self.clamp = layer.conv_clamp
+        self.convolution = _convolution(layer, weight, layer.bias * _GAIN, on_cpu)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w)  # [N, in]
         norm = torch.rsqrt(styles.square() @ self.energy + 1e-8) * _GAIN  # [N, out]
-        x = self._convolve(x * styles[:, :, None, None], norm[:, :, None, None]) + self.noise
-        x = F.leaky_relu(x, 0.2)
+        scaled = x * styles[:, :, None, None]
+        x = F.leaky_relu(self.convolution(scaled, norm[:, :, None, None]) + self.noise, 0.2)
         return x.clamp(-self.clamp, self.clamp) if self.clamp else x
 
-    def _convolve(self, x: Tensor, norm: Tensor) -> Tensor:
-        """Demodulated, with the bias."""
-        if self.taps is None:
-            return F.conv2d(x, self.weight, padding=1) * norm + self.bias[:, None, None]
-        if self.filter is None:
-            x = upsample_convolve(x, self.weight, self.taps, self.form)
-            return x * norm + self.bias[:, None, None]
+
+def _convolution(layer: SynthesisLayer, weight: Tensor, bias: Tensor, on_cpu: bool) -> nn.Module:
+    """x [N, in, H, W], norm [N, out, 1, 1] → [N, out, R, R], demodulated, with the bias."""
+    if layer.up_taps is None:
+        winograd = on_cpu and _is_winograd(layer)
+        return (_Winograd if winograd else _Plain)(weight, bias)
+    if on_cpu and _is_phased(layer):
+        return PhasedUpsampling(weight, bias, layer.up_taps)
+    if layer.form in (None, UpsamplingForm.FILTERED):
+        return _Filtered(weight, bias, layer.up_taps)
+    return _Formed(weight, bias, layer.up_taps, layer.form)
+
+
+class _Plain(nn.Module):
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = fixed(weight), fixed(bias[:, None, None])
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, padding=1) * norm + self.bias
+
+
+class _Winograd(nn.Module):
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.convolution, self.bias = WinogradConvolution(weight), fixed(bias)
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        x = self.convolution(x) * norm.permute(0, 2, 3, 1) + self.bias  # [N, R, R, out]
+        return x.permute(0, 3, 1, 2)
+
+
+class _Filtered(nn.Module):
+    """A transposed convolution with the kernel as it is, and the filter on each channel."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, taps: Sequence[int]) -> None:
+        super().__init__()
+        self.weight = fixed(weight.flip((2, 3)).transpose(0, 1))
+        self.bias = fixed(bias)
+        kernel = filter_kernel(weight, taps).flip((2, 3))
+        self.filter = fixed(kernel.expand(weight.shape[0], 1, -1, -1))
+        self.margin = (len(taps) - 2) // 2
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
         x = F.conv_transpose2d(x, self.weight, stride=2) * norm  # [N, out, 2H + 1, 2W + 1]
-        margin = (len(self.taps) - 2) // 2
-        return F.conv2d(x, self.filter, self.bias, padding=margin, groups=self.filter.shape[0])
+        channels = self.filter.shape[0]
+        return F.conv2d(x, self.filter, self.bias, padding=self.margin, groups=channels)
+
+
+class _Formed(nn.Module):
+    def __init__(
+        self, weight: Tensor, bias: Tensor, taps: Sequence[int], form: UpsamplingForm
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = fixed(weight), fixed(bias[:, None, None])
+        self.taps, self.form = taps, form
+
+    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+        return upsample_convolve(x, self.weight, self.taps, self.form) * norm + self.bias
 
 
 class _PreparedToRGB(nn.Module):
@@ -99,8 +165,8 @@ class _PreparedToRGB(nn.Module):
     def __init__(self, layer: ToRGB) -> None:
         super().__init__()
         self.affine = _affine(layer.affine, layer.weight_gain)
-        self.weight = _fixed(layer.weight[:, :, 0, 0])  # [3, in]
-        self.bias = _fixed(layer.bias[:, None])
+        self.weight = fixed(layer.weight[:, :, 0, 0])  # [3, in]
+        self.bias = fixed(layer.bias[:, None])
         self.clamp = layer.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:

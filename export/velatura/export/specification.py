@@ -127,6 +127,8 @@ class NetworkSpec:
     traced: nn.Module | None = None
     """The same function written for speed, to be traced in place of `module`, with which the graph
     is compared all the same."""
+    written_for: str = ""
+    """The provider that `traced` was written for, where others would rather have another form."""
     tolerance: float = 1e-4
     """Largest absolute error allowed against torch, for outputs of magnitude one."""
     sizes: tuple[Size | None, ...] = (None,)

@@ -82,7 +82,7 @@ class Figure(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., unit: _Optional[str] = ..., measured_on: _Optional[str] = ...) -> None: ...
 
 class ModelEntry(_message.Message):
-    __slots__ = ("name", "version", "role", "file", "sha256", "inputs", "outputs", "labels", "description", "license", "source", "training_data", "card", "verifications", "figures", "parameters", "flops", "max_batch_size")
+    __slots__ = ("name", "version", "role", "file", "sha256", "inputs", "outputs", "labels", "description", "license", "source", "training_data", "card", "verifications", "figures", "parameters", "flops", "max_batch_size", "written_for")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class ModelEntry(_message.Message):
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     FLOPS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     role: Role
@@ -119,7 +120,8 @@ class ModelEntry(_message.Message):
     parameters: int
     flops: int
     max_batch_size: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., file: _Optional[str] = ..., sha256: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., description: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., training_data: _Optional[str] = ..., card: _Optional[str] = ..., verifications: _Optional[_Iterable[_Union[Verification, _Mapping]]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., parameters: _Optional[int] = ..., flops: _Optional[int] = ..., max_batch_size: _Optional[int] = ...) -> None: ...
+    written_for: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., file: _Optional[str] = ..., sha256: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., description: _Optional[str] = ..., license: _Optional[str] = ..., source: _Optional[str] = ..., training_data: _Optional[str] = ..., card: _Optional[str] = ..., verifications: _Optional[_Iterable[_Union[Verification, _Mapping]]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., parameters: _Optional[int] = ..., flops: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., written_for: _Optional[str] = ...) -> None: ...
 
 class GeneratorEntry(_message.Message):
     __slots__ = ("name", "synthesis", "mapping", "encoder", "num_ws", "w_dim", "z_dim", "resolution", "w_avg", "directions")

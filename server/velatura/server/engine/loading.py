@@ -17,7 +17,7 @@ from velatura.server.engine.cpu_budget import cpu_budget
 from velatura.server.engine.graph_check import ends
 from velatura.server.engine.lanes import Lane
 from velatura.server.engine.options import EngineOptions
-from velatura.server.engine.providers import ON_CPUS, ProviderPlan
+from velatura.server.engine.providers import CPU, ON_CPUS, Provider, ProviderPlan
 from velatura.server.engine.sessions import Session, SessionFactory
 from velatura.server.engine.thread_names import RUNS, name_thread, named_pool
 from velatura.server.engine.warming import Sizes, warm_up
@@ -156,6 +156,7 @@ class Loader:
         return session, cost
 
     def _told(self, opened: Opened) -> Opened:
+        self._warn_of_form(opened)
         openvino = self._plans[opened.entry.name].openvino
         log.info(
             "model %s: ready on %s%s: %s",
@@ -165,6 +166,19 @@ class Loader:
             ", ".join(map(_described, opened.lanes)),
         )
         return opened
+
+    def _warn_of_form(self, opened: Opened) -> None:
+        """Of a graph whose form suits another provider than the one that it came to."""
+        if opened.entry.written_for != Provider.CPU or opened.provider == CPU:
+            return
+        requested = self._plan.requested
+        log.warning(
+            "model %s: its graph was written for onnxruntime's CPU kernels, and %s would run "
+            "another form faster; export it with --provider %s",
+            opened.entry.name,
+            opened.provider,
+            Provider.CUDA if requested is Provider.AUTO else requested,
+        )
 
 
 def _described(lane: Lane) -> str:
