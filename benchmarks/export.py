@@ -5,8 +5,8 @@ whatever else the machine does strikes all. In eager torch it is computed twice:
 the published code put it, a weight for every sample, and as this project trains it, which is
 written for batches and faster already. A second table, measured in the same turns, has OpenVINO and
 bfloat16 (`benchmarks.precisions`), of graphs written for it. Run by `make bench-export`; `--forms`
-also measures the ways to write an up-sampling layer, and `--fusions` what onnxruntime's own
-rewriting adds.
+also measures the ways to write an up-sampling layer, `--providers` the graphs written for one
+provider on the others, and `--fusions` what onnxruntime's own rewriting adds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from velatura.export.networks.upsampling import UpsamplingForm, upsample_convolv
 from velatura.export.optimize import optimize
 from velatura.export.specification import Background, FloatArray, NetworkSpec, Port
 from velatura.export.trace import trace
+from velatura.server.engine.openvino import Precision
 from velatura.v1 import bundle_pb2
 
 Call = Callable[[], object]
@@ -255,6 +256,22 @@ def fusions(candidates: Sequence[Candidate], threads: int, seconds: float) -> It
         yield f"| {candidate.spec.name} | {cells} |"
 
 
+def provider_forms(candidate: Candidate, threads: int, seconds: float) -> Iterator[str]:
+    """Milliseconds of the graphs written for onnxruntime's CPU kernels and for all others."""
+    inputs = candidate.spec.sample(1, None)
+    graphs = (candidate.graph, candidate.for_openvino)
+    ways = {"onnxruntime f32": [session(graph, threads) for graph in graphs]}
+    for precision in Precision:
+        if not precisions.unavailable(precision):
+            ways[f"OpenVINO {precision}"] = [
+                precisions.openvino_session(graph, threads, precision) for graph in graphs
+            ]
+    for name, sessions in ways.items():
+        times = in_turns([_running(each, inputs) for each in sessions], seconds)
+        cells = " | ".join(f"{taken * 1e3:.1f}" for taken in times)
+        yield f"| {candidate.spec.name} | {name} | {cells} |"
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default="training/weights")
@@ -264,12 +281,35 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", default=[])
     parser.add_argument("--only", choices=["avatar", "ada"], help="one of the generators")
     parser.add_argument("--forms", action="store_true", help="up-sampling layers, too")
+    parser.add_argument("--providers", action="store_true", help="both forms of graphs, too")
     parser.add_argument("--fusions", action="store_true", help="onnxruntime's levels, too")
     return parser.parse_args()
 
 
 def _heading(*cells: str) -> None:
     print(f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}", flush=True)
+
+
+def _more_tables(
+    chosen: argparse.Namespace, candidates: Sequence[Candidate], folder: Path, threads: int
+) -> None:
+    if chosen.forms:
+        print(f"\nUp-sampling layers at batch 1, {threads} threads, ms in onnxruntime:\n")
+        _heading("layer", *UpsamplingForm, "filter first")
+        for row in upsampling_forms(folder, threads, chosen.seconds / 4):
+            print(row, flush=True)
+    if chosen.providers:
+        print(f"\nGraphs by what they were written for, batch 1, {threads} threads, ms:\n")
+        _heading("network", "run by", "for the CPU provider", "for the others")
+        for candidate in candidates:
+            if candidate.graph != candidate.for_openvino:
+                for row in provider_forms(candidate, threads, chosen.seconds):
+                    print(row, flush=True)
+    if chosen.fusions:
+        print(f"\nonnxruntime's levels at batch 1, {threads} threads, ms:\n")
+        _heading("network", "basic", "extended", "all")
+        for row in fusions(candidates, threads, chosen.seconds):
+            print(row, flush=True)
 
 
 def main() -> None:
@@ -299,16 +339,7 @@ def main() -> None:
               "over outputs clipped to [-1, 1]:\n")  # fmt: skip
         _heading(*precisions.HEADING)
         print(*more, sep="\n", flush=True)
-        if chosen.forms:
-            print(f"\nUp-sampling layers at batch 1, {threads[0]} threads, ms in onnxruntime:\n")
-            _heading("layer", *UpsamplingForm, "filter first")
-            for row in upsampling_forms(folder, threads[0], chosen.seconds / 4):
-                print(row, flush=True)
-        if chosen.fusions:
-            print(f"\nonnxruntime's levels at batch 1, {threads[0]} threads, ms:\n")
-            _heading("network", "basic", "extended", "all")
-            for row in fusions(candidates, threads[0], chosen.seconds):
-                print(row, flush=True)
+        _more_tables(chosen, candidates, folder, threads[0])
 
 
 if __name__ == "__main__":

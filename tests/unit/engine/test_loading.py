@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +142,30 @@ async def test_by_load_both_lanes_answer_alike(bundle: Bundle, monkeypatch: Any)
         labels = {"model": "tiny-segmenter", "lane": lane}
         assert (metrics.registry.get_sample_value(name, labels) or 0.0) >= 1.0
     await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("plan", "runs_on", "advice"),
+    [
+        (ON_CPU, CPU, None),
+        (ON_GPU, CPU, None),  # fell back to what it was written for
+        (ON_GPU, CUDA, "cuda"),
+        (ON_TENSORRT, TENSORRT, "tensorrt"),
+        (replace(ON_GPU, requested=Provider.AUTO), CUDA, "cuda"),
+    ],
+)
+def test_a_graph_written_for_another_provider_is_pointed_out(
+    bundle: Bundle,
+    caplog: pytest.LogCaptureFixture,
+    plan: ProviderPlan,
+    runs_on: str,
+    advice: str | None,
+) -> None:
+    next(e for e in bundle.manifest.models if e.name == "tiny-synthesis").written_for = "cpu"
+    with caplog.at_level(logging.WARNING):
+        lanes(bundle, EngineOptions(), plan, Opened(provider=runs_on))
+    warned = [message for message in caplog.messages if "written for" in message]
+    assert len(warned) == (advice is not None)
+    if advice is not None:
+        assert "tiny-synthesis" in warned[0]
+        assert warned[0].endswith(f"export it with --provider {advice}")
