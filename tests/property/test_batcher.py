@@ -208,7 +208,8 @@ def test_cancelled_and_expired_are_never_dispatched(
         zip(waiting, results, strict=True)
     ):
         if cancelled or expires:
-            wanted = asyncio.CancelledError if cancelled else DeadlineExceeded
+            # On a machine that stalls, a deadline may pass before the cancellation.
+            wanted = (asyncio.CancelledError,) * cancelled + (DeadlineExceeded,) * expires
             assert isinstance(result, wanted)
             assert number not in seen
         else:

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from velatura.server.engine.errors import (
     InvalidTensor,
     QueueFull,
 )
+from velatura.server.engine.gate import Gate
+from velatura.server.engine.lanes import Lane, Run
 from velatura.server.engine.standing import Priority, Standing, current_standing
 from velatura.server.observability.metrics import Metrics
 
@@ -63,9 +66,10 @@ class World:
     unlucky: set[int] = field(default_factory=set)  # were alone in a run that failed
     rows: list[tuple[int, int]] = field(default_factory=list)
     most_items: int = 0
-    running: list[float] = field(default_factory=list)
+    cpus: int = 0  # what runs may take together; 0 where they take none
+    ends: list[tuple[float, int]] = field(default_factory=list)  # of the runs, and their threads
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]], threads: int = 0) -> dict[str, NDArray[Any]]:
         """The network: on a thread, as far as the batcher knows."""
         tag, body = inputs["tag"], inputs["body"]
         started = self.loop.clock()
@@ -74,7 +78,11 @@ class World:
             self._note_if_late(number, started)
         self.most_items = max(self.most_items, len(tag))
         assert len({self.calls[number].width for number in callers}) == 1
-        self.loop.spend(self.rng.choice((0.0, 0.001, 0.004, 0.02)) + 0.0005 * len(tag))
+        seconds = self.rng.choice((0.0, 0.001, 0.004, 0.02)) + 0.0005 * len(tag)
+        self.loop.spend(seconds)
+        self.ends.append((started + seconds, threads))
+        taken = sum(count for end, count in self.ends if end > started + 1e-9)
+        assert taken <= self.cpus, "more threads at a time than CPUs"
         if (body < 0).any() or self.rng.random() < self.flaky:
             if len(callers) == 1:
                 self.unlucky.add(callers[0])
@@ -114,6 +122,20 @@ def random_limits(rng: random.Random) -> BatchLimits:
     )
 
 
+def random_lanes(rng: random.Random, world: World) -> tuple[Gate | None, Run | list[Lane]]:
+    """A device, or CPUs with a narrow lane, and a wide one besides; on them runs are made ready
+    behind others.
+    """
+    cpus = rng.choice((0, 0, 1, 2, 3))
+    if not cpus:
+        return None, world.run
+    lanes = [Lane("narrow", partial(world.run, threads=1), 1, cpus)]
+    if cpus > 1 and rng.random() < 0.5:
+        lanes.append(Lane("wide", partial(world.run, threads=cpus), cpus, 1))
+    world.cpus = cpus
+    return Gate(cpus), lanes
+
+
 def tensors(call: Call) -> dict[str, NDArray[Any]]:
     tag = np.stack([np.full(call.count, call.number), np.arange(call.count)], axis=1)  # [count, 2]
     value = -1.0 if call.poisoned else 1.0
@@ -150,7 +172,8 @@ async def scene(loop: VirtualLoop, rng: random.Random) -> None:
     calls = [random_call(rng, number) for number in range(rng.randint(1, 11))]
     world = World(loop, rng, calls, flaky=rng.choice((0.0, 0.0, 0.0, 0.15)))
     limits = random_limits(rng)
-    batcher = Batcher("m", world.run, limits, METRICS.for_model("m"))
+    gate, how_run = random_lanes(rng, world)
+    batcher = Batcher("m", how_run, limits, METRICS.for_model("m"), gate=gate)
     tasks = [asyncio.ensure_future(one(world, batcher, call)) for call in calls]
     for call, task in zip(calls, tasks, strict=True):
         if call.cancelled_at is not None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -68,36 +70,65 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """What a function on a thread sees."""
         return self.now + self._spent
 
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)
+
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
-        if executor is not None and executor._shutdown:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        future: asyncio.Future[T] = self.create_future()
+        return asyncio.wrap_future(
+            (executor or VirtualPool(self)).submit(partial(func, *args)), loop=self
+        )
+
+    def work(self, func: Callable[[], T]) -> tuple[T | None, BaseException | None, float]:
+        """What `func` on a thread gives or raises, and how long it takes."""
         self._spent = 0.0
         try:
-            outcome, error = func(*args), None
+            outcome, error = func(), None
         except BaseException as raised:
             outcome, error = None, raised
         spent, self._spent = self._spent, 0.0
+        return outcome, error, spent
+
+
+class VirtualPool:
+    """Threads without end: what is submitted runs at once, and is done when its time is over."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._shut = False
+
+    def submit(self, func: Callable[[], T]) -> Future[T]:
+        if self._shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[T] = Future()
+        outcome, error, spent = self._loop.work(func)
 
         def arrive() -> None:
-            if future.done():
-                return
             if error is not None:
                 future.set_exception(error)
             else:
                 future.set_result(outcome)  # type: ignore[arg-type]
 
-        self.call_later(spent, arrive)
+        self._loop.call_later(spent, arrive)
         return future
+
+    def shutdown(self, **_: bool) -> None:
+        self._shut = True
 
 
 def play(scene: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     """Run one scene from beginning to end; raises StuckError where it has none."""
     loop = VirtualLoop()
     try:
-        with mock.patch("time.monotonic", loop.clock):
+
+        def pool(_threads: int, _name: str) -> VirtualPool:
+            return VirtualPool(loop)
+
+        pools = mock.patch("velatura.server.engine.crew.named_pool", pool)
+        with mock.patch("time.monotonic", loop.clock), pools:
             return loop.run_until_complete(scene(loop))
     finally:
         loop.close()

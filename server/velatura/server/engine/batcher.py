@@ -18,6 +18,7 @@ from velatura.server.engine.admission import Admission, BatchLimits
 from velatura.server.engine.answers import deliver, joined
 from velatura.server.engine.batch_watch import BatchWatch
 from velatura.server.engine.cost import CostModel
+from velatura.server.engine.crew import Crew
 from velatura.server.engine.entrance import Entrance
 from velatura.server.engine.errors import (
     DeadlineExceeded,
@@ -36,7 +37,7 @@ from velatura.server.engine.running import Batch, Running
 from velatura.server.engine.shape_queue import Chunk, Request, ShapeQueue, Tensors, split
 from velatura.server.engine.solitude import Solitude
 from velatura.server.engine.standing import Priority, current_standing
-from velatura.server.engine.thread_names import RUNS, named_pool
+from velatura.server.engine.thread_names import RUNS
 from velatura.server.engine.waiting import Waiting
 from velatura.server.observability.model_metrics import ModelMetrics
 
@@ -84,7 +85,7 @@ class Batcher:
             metrics,
             lambda victim, full: self._fail(victim, full, "displaced"),
         )
-        self._pool = named_pool(self.lanes.most_places, f"{RUNS}{model}")
+        self._crew = Crew(self.lanes.most_places, f"{RUNS}{model}", self.gate.relay)
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -173,8 +174,8 @@ class Batcher:
 
     async def probe(self, inputs: Tensors) -> None:
         """Run `inputs` past the queue, as soon as a thread is free; raises DeviceFailed."""
-        loop, run = asyncio.get_running_loop(), self.lanes.narrow.run
-        await loop.run_in_executor(self._pool, guarded_run, self.model, run, inputs)
+        run = self.lanes.narrow.run
+        await self._crew.past_the_queue(partial(guarded_run, self.model, run, inputs))
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, wait for what is queued and running; after `timeout_s` fail what
@@ -199,13 +200,15 @@ class Batcher:
         self._fail_all([*self._queue, *on_device], Draining(self.entrance.closed))
         if self._timer is not None:
             self._timer.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._crew.close()
 
     # Scheduling: what the gate asks
 
     def rank(self, now: float) -> tuple[Priority, float] | None:
         """See `Member.rank`."""
-        if not self._queue or all(lane.free <= 0 for lane in self.lanes):
+        if not self._queue:
+            return None
+        if all(lane.free <= 0 for lane in self.lanes) and self._chooser.lane_ahead() is None:
             return None
         if self._limits.max_queue_delay_s > 0.0 and not self.entrance.closed:
             head, _, wake = self._chooser.due(now, hurry=False)
@@ -262,30 +265,38 @@ class Batcher:
         self._waiting.take(chunks)
         items = sum(chunk.items for chunk in chunks)
         trace = self._watch.dispatched(chunks, items, chosen.reason, lane, now)
-        batch = self._running.begin(chunks, lane, now, trace)
+        batch = self._running.add(chunks, lane, trace)
         self.gate.take(lane.threads)
         work = partial(execute, self.model, lane.run, chunks, self._limits.pad_sizes)
         if self._solitude.allows(chunks, lane):
+            batch.begun = now
             self._finished(batch, outcome_of(work))
             return
-        batch.overdue = loop.call_later(batch.patience_s(), self._give_up_on, batch)
-        loop.run_in_executor(self._pool, work).add_done_callback(partial(self._returned, batch))
+        batch.overdue = loop.call_later(batch.patience_s(now), self._give_up_on, batch)
+        self._crew.begin(batch, work, self._returned)
 
     def _give_up_on(self, batch: Batch) -> None:
         """A run that hangs keeps its own network waiting, and no other."""
+        now = time.monotonic()
+        patience = batch.patience_s(now)
+        if batch.begun is None or patience > 0:  # it was ready long before it could begin
+            later = asyncio.get_running_loop().call_later
+            batch.overdue = later(patience, self._give_up_on, batch)
+            return
         batch.overdue = None
+        self._crew.give_up_on(batch)
         self.gate.give(batch.lane.threads)
         self.gate.pump()
 
     # Answers
 
-    def _returned(self, batch: Batch, future: asyncio.Future[Ran]) -> None:
+    def _returned(self, batch: Batch, ran: Ran | BaseException) -> None:
         self._solitude.ended(batch.chunks)
         if batch.overdue is not None:
             batch.overdue.cancel()
         else:  # its CPUs are somebody else's by now
             self.gate.take(batch.lane.threads)
-        self._finished(batch, outcome_of(future.result))
+        self._finished(batch, ran)
 
     def _finished(self, batch: Batch, ran: Ran | BaseException) -> None:
         self._running.end(batch)
@@ -297,7 +308,8 @@ class Batcher:
             self._learn(batch, ran)
             self._on_success()
             self.gate.pump()  # the device first: it would wait for what the answers cost
-            deliver(batch.chunks, ran.outputs)
+            deliver(ran.chunks, ran.outputs)
+            self._expire_skipped(batch.chunks, ran.chunks)
         else:
             self._retry_or_fail(batch, self._failure(ran))
             self.gate.pump()
@@ -314,11 +326,15 @@ class Batcher:
         return failure
 
     def _learn(self, batch: Batch, ran: Ran) -> None:
+        if not ran.chunks:  # nobody waited any more
+            return
         now = time.monotonic()
-        batch.lane.cost.observe(batch.work * (1.0 + ran.padding / batch.items), ran.seconds)
+        items = sum(chunk.items for chunk in ran.chunks)
+        work = sum(chunk.work for chunk in ran.chunks)
+        batch.lane.cost.observe(work * (1.0 + ran.padding / items), ran.seconds)
         batch.lane.last_run = now
         self._admission.observed(now)
-        self._watch.ran(batch.chunks, ran.seconds, ran.padding)
+        self._watch.ran(ran.chunks, ran.seconds, ran.padding)
 
     def _retry_or_fail(self, batch: Batch, error: DeviceFailed) -> None:
         """Batch-mates of a poisoned item get their answer from a run of their own, once."""
@@ -335,6 +351,14 @@ class Batcher:
         """The deadline has passed: what still queues of `request` would be run for nothing."""
         if any(chunk in self._queue for chunk in request.chunks):
             self._fail(request, DeadlineExceeded(self.model), "expired")
+
+    def _expire_skipped(self, chunks: Sequence[Chunk], ran: Sequence[Chunk]) -> None:
+        """What was ready and expired before it could begin has not been run."""
+        if len(ran) == len(chunks):
+            return
+        for chunk in chunks:
+            if chunk not in ran and not chunk.request.settled:
+                self._fail(chunk.request, DeadlineExceeded(self.model), "expired")
 
     def _fail(self, request: Request, error: EngineError, reason: str) -> None:
         self._withdraw(request, reason)

@@ -15,10 +15,11 @@ from velatura.server.engine.shape_queue import Chunk, Tensors
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a batch came to: outputs [items, ...], the seconds of the run alone, and how many items
-    were run besides, for the sake of the size.
+    """What a batch came to: outputs [items, ...] of `chunks`, the seconds of the run alone, and how
+    many items were run besides, for the sake of the size.
     """
 
+    chunks: Sequence[Chunk]
     outputs: Tensors
     seconds: float
     padding: int
@@ -33,9 +34,13 @@ def outcome_of(run: Callable[[], Ran]) -> Ran | BaseException:
 
 
 def execute(model: str, run: Run, chunks: Sequence[Chunk], sizes: Sequence[int]) -> Ran:
-    """Run `chunks` as one batch, filled up to the next of the allowed `sizes` (any size where there
-    are none). Raises DeviceFailed.
+    """Run those of `chunks` that somebody still waits for as one batch, filled up to the next of
+    the allowed `sizes` (any size where there are none). Raises DeviceFailed.
     """
+    now = time.monotonic()
+    chunks = [c for c in chunks if not c.request.settled and not c.request.expired(now)]
+    if not chunks:
+        return Ran((), {}, 0.0, 0)
     items = sum(chunk.items for chunk in chunks)
     padding = padded(items, sizes) - items
     inputs = _joined(chunks, padding)  # [items + padding, ...] each
@@ -44,7 +49,7 @@ def execute(model: str, run: Run, chunks: Sequence[Chunk], sizes: Sequence[int])
     seconds = time.monotonic() - started
     if padding:
         outputs = {name: array[:items] for name, array in outputs.items()}
-    return Ran(outputs, seconds, padding)
+    return Ran(chunks, outputs, seconds, padding)
 
 
 def padded(items: int, sizes: Sequence[int]) -> int:

@@ -1,4 +1,5 @@
-"""The CPUs that all networks share, and whose turn it is: never more running threads than CPUs.
+"""The CPUs that all networks share, and whose turn it is: never more running threads than CPUs, and
+never more than one run ready behind them.
 
 Two networks on all threads at once take each other's CPUs and caches, and both get slower; so one
 waits, and what has been on its way longest goes first, whichever network it is for.
@@ -11,6 +12,7 @@ import math
 import time
 from typing import Protocol
 
+from velatura.server.engine.relay import Relay
 from velatura.server.engine.shape_queue import Chunk
 from velatura.server.engine.standing import Priority
 
@@ -43,7 +45,9 @@ class Gate:
 
     def __init__(self, cpus: int | None = None) -> None:
         self.cpus = cpus
+        self.relay = Relay(cpus)
         self.used = 0
+        self.runs = 0
         self.outstanding = 0  # chunks that wait or run, of all networks
         self.waiting = 0
         self.promised = 0.0  # CPU seconds that calls which were let in will still bring
@@ -64,13 +68,22 @@ class Gate:
         """CPUs that are idle; 0 where everybody passes and nobody counts."""
         return 0 if self.cpus is None else max(0, self.cpus - self.used)
 
+    def lets_ahead(self, threads: int) -> bool:
+        """Whether a run of so many CPUs may be made ready behind those that hold all of them, to
+        begin where the first of them ends. Only behind its like: behind a wide run it would be
+        bound to be a narrow one, and go without company, before anybody knows who comes.
+        """
+        return self.used == self.cpus and self.runs * threads >= self.used
+
     def take(self, threads: int) -> None:
-        """A run begins on so many CPUs."""
+        """A run begins on so many CPUs, or will as soon as it can."""
         self.used += threads
+        self.runs += 1
 
     def give(self, threads: int) -> None:
         """A run has ended."""
         self.used -= threads
+        self.runs -= 1
 
     def queued(self, chunks: int, member: Member) -> None:
         """So many chunks have come to a queue, or left it unanswered where negative."""

@@ -97,6 +97,7 @@ class Chooser:
             cpus_free=self._gate.free,
             now=now,
         )
+        lane = lane or self.lane_ahead()
         if lane is None:
             return None
         if reason is Closed.RETRY:
@@ -104,6 +105,12 @@ class Chooser:
         if len(self._queue) == 1:  # nothing to choose from
             return NextBatch([head], Closed.FULL if head.items >= rows else reason, lane)
         return self._filled(head, reason, lane, rows, now)
+
+    def lane_ahead(self) -> Lane | None:
+        """The lane that may have one run more than it has places for, ready to begin."""
+        lane = self._lanes.narrow
+        ready = lane.running <= lane.places and self._gate.lets_ahead(lane.threads)
+        return lane if ready else None
 
     def _filled(self, head: Chunk, reason: Closed, lane: Lane, rows: int, now: float) -> NextBatch:
         """The batch that `head` leads in `lane`, as large as it should be."""

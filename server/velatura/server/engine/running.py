@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from velatura.server.engine.lanes import Lane
+from velatura.server.engine.relay import Ticket
 from velatura.server.engine.shape_queue import Chunk
 from velatura.server.observability.tracing import BatchTrace
 
@@ -18,8 +19,8 @@ OVERDUE_S = 1.0
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Times are on time.monotonic()'s clock. `overdue` fires when its CPUs are to be given up, and
-    is None from then on.
+    """`begun` is on time.monotonic()'s clock, and None while it is only ready. `overdue` fires when
+    its CPUs are to be given up, and is None from then on.
     """
 
     chunks: list[Chunk]
@@ -27,14 +28,21 @@ class Batch:
     items: int
     elements: int
     work: float
-    started: float
-    expected_end: float
+    expected_s: float
     trace: BatchTrace | None
+    begun: float | None = None
+    ticket: Ticket | None = None
     overdue: asyncio.TimerHandle | None = None
 
-    def patience_s(self) -> float:
-        """Seconds after which it must be hanging."""
-        return max(OVERDUE_S, OVERDUE_TIMES * (self.expected_end - self.started))
+    def patience_s(self, now: float) -> float:
+        """Seconds from `now` after which it must be hanging, if it is not back by then."""
+        patience = max(OVERDUE_S, OVERDUE_TIMES * self.expected_s)
+        return patience if self.begun is None else self.begun + patience - now
+
+    def left_s(self, now: float) -> float:
+        """Seconds that it still takes, by what was expected."""
+        ran = 0.0 if self.begun is None else now - self.begun
+        return max(0.0, self.expected_s - ran)
 
 
 class Running:
@@ -61,17 +69,15 @@ class Running:
 
     def longest_s(self) -> float:
         """Age of the oldest batch, seconds; 0 where there is none. Safe from any thread."""
-        started = min((batch.started for batch in tuple(self._batches)), default=None)
-        return 0.0 if started is None else time.monotonic() - started
+        all_begun = (batch.begun for batch in tuple(self._batches))
+        first = min((begun for begun in all_begun if begun is not None), default=None)
+        return 0.0 if first is None else time.monotonic() - first
 
     def cpu_seconds(self, now: float) -> float:
         """What the runs still take, by what was expected of them."""
-        return sum(
-            max(0.0, batch.expected_end - now) * max(1, batch.lane.threads)
-            for batch in self._batches
-        )
+        return sum(batch.left_s(now) * max(1, batch.lane.threads) for batch in self._batches)
 
-    def begin(self, chunks: list[Chunk], lane: Lane, now: float, trace: BatchTrace | None) -> Batch:
+    def add(self, chunks: list[Chunk], lane: Lane, trace: BatchTrace | None) -> Batch:
         """`chunks` go to the device together."""
         work = sum(chunk.work for chunk in chunks)
         batch = Batch(
@@ -80,8 +86,7 @@ class Running:
             items=sum(chunk.items for chunk in chunks),
             elements=sum(chunk.elements for chunk in chunks),
             work=work,
-            started=now,
-            expected_end=now + lane.cost.estimate(work),
+            expected_s=lane.cost.estimate(work),
             trace=trace,
         )
         self._batches.append(batch)
