@@ -183,6 +183,7 @@ async def scene(loop: VirtualLoop, rng: random.Random) -> None:
     await batcher.drain(30.0)
     check(world, limits, how)
     assert (batcher.queued_items, batcher.queued_bytes, batcher.running_items) == (0, 0, 0)
+    assert (batcher.gate.used, batcher.gate.runs, batcher.gate.relay.used) == (0, 0, 0)
     for gauge in (METRICS.models.queue_depth, METRICS.models.queue_bytes):
         assert [sample.value for family in gauge.collect() for sample in family.samples] == [0.0]
     await batcher.close()

@@ -75,7 +75,7 @@ async def test_one_run_is_ready_and_no_more() -> None:
     assert (batcher.running_items, batcher.queued_items) == (3, 3)
     await asyncio.gather(*asked)
     assert (batcher.running_items, batcher.queued_items, batcher.gate.used) == (0, 0, 0)
-    assert batcher.gate.runs == 0
+    assert (batcher.gate.runs, batcher.gate.relay.used) == (0, 0)
     await batcher.close()
 
 
@@ -110,4 +110,20 @@ async def test_who_is_gone_before_it_begins_is_not_run(how: str) -> None:
     await batcher.drain(5)
     assert 2 not in network.began
     assert (batcher.running_items, batcher.queued_items, batcher.gate.used) == (0, 0, 0)
+    await batcher.close()
+
+
+async def test_runs_that_end_at_once_leave_nothing_behind() -> None:
+    """Some are over before the loop has even begun to look after them."""
+
+    def run(inputs: Inputs) -> dict[str, NDArray[Any]]:
+        return {"y": inputs["x"]}
+
+    batcher = Network().batcher(Lane("narrow", run, 1, 2), cpus=2, most=4)
+    for _ in range(40):
+        asked = [ask(batcher, number) for number in range(25)]
+        answers = await asyncio.wait_for(asyncio.gather(*asked), 20)
+        assert [answer["y"].tolist() for answer in answers] == [[n] for n in range(25)]
+    gate = batcher.gate
+    assert (gate.used, gate.runs, gate.relay.used, gate.outstanding) == (0, 0, 0, 0)
     await batcher.close()

@@ -22,7 +22,8 @@ class Runs:
         self.tickets: dict[str, Ticket] = {}
 
     def start(self, name: str, threads: int = 1) -> None:
-        self.tickets[name] = self.relay.start(threads, lambda: self.begun.append(name))
+        self.tickets[name] = Ticket(threads, lambda: self.begun.append(name))
+        self.relay.start(self.tickets[name])
 
     def end(self, name: str) -> None:
         self.relay.end(self.tickets[name])
@@ -97,16 +98,17 @@ def test_threads_begin_all_and_never_too_many(cpus: int, widths: list[int]) -> N
                 finished.set()
         relay.end(tickets[number])
 
-    gate = threading.Event()
-    tickets: list[Ticket] = []
+    def ticket(number: int) -> Ticket:
+        def launch() -> None:
+            pool.submit(run, number)
 
-    def launch(number: int) -> None:
-        pool.submit(lambda: (gate.wait(), run(number)))
+        return Ticket(widths[number], launch)
 
-    for number, threads in enumerate(widths):
-        tickets.append(relay.start(threads, lambda number=number: launch(number)))  # type: ignore[misc]
-    gate.set()
+    tickets = [ticket(number) for number in range(len(widths))]
+    for each in tickets:
+        relay.start(each)
     assert finished.wait(20)
     pool.shutdown()
     assert sorted(done) == list(range(len(widths)))
+    assert relay.used == 0
     assert all(sum(crowd) <= cpus or len(crowd) == 1 for crowd in crowds)

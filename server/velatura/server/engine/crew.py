@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from velatura.server.engine.execution import Ran, outcome_of
-from velatura.server.engine.relay import Relay
+from velatura.server.engine.relay import Relay, Ticket
 from velatura.server.engine.running import Batch
 from velatura.server.engine.thread_names import named_pool
 
@@ -31,8 +31,8 @@ class Crew:
         `close`.
         """
         back = partial(self._back, asyncio.get_running_loop(), batch, returned)
-        launch = partial(self._launch, batch, work, back)
-        batch.ticket = self._relay.start(batch.lane.threads, launch)
+        batch.ticket = Ticket(batch.lane.threads, partial(self._launch, batch, work, back))
+        self._relay.start(batch.ticket)
 
     def give_up_on(self, batch: Batch) -> None:
         """`batch` hangs: others may have its CPUs."""

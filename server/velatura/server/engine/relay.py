@@ -32,15 +32,18 @@ class Relay:
         self._waiting: deque[Ticket] = deque()
         self._lock = threading.Lock()
 
-    def start(self, threads: int, launch: Callable[[], None]) -> Ticket:
-        """Call `launch` when `threads` CPUs are there for it, at once or from `end`, in order of
-        arrival. Where nothing runs anything may begin, however wide.
+    @property
+    def used(self) -> int:
+        """CPUs that runs hold."""
+        return self._used
+
+    def start(self, ticket: Ticket) -> None:
+        """Launch it when there are CPUs for it, at once or from `end`, in order of arrival. Where
+        nothing runs anything may begin, however wide. It may have ended when this returns.
         """
-        ticket = Ticket(threads, launch)
         with self._lock:
             self._waiting.append(ticket)
         self._begin_due()
-        return ticket
 
     def end(self, ticket: Ticket) -> None:
         """Its run has ended, or holds its CPUs no more; a second time changes nothing."""
