@@ -167,6 +167,19 @@ def test_a_converted_checkpoint_of_256_px_is_described_whole(
     assert image.shape == (2, 3, 256, 256)
 
 
+@pytest.mark.parametrize(("options", "written_for"), [((), "cpu"), (("--provider", "cuda"), "")])
+def test_the_manifest_says_whom_a_graph_was_written_for(
+    options: tuple[str, ...], written_for: str, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, resample_filter=(1, 3, 3, 1))
+    torch.manual_seed(0)
+    native.save_weights(tmp_path / "g.safetensors", Generator(config).eval(), config)
+    run("--generator", tmp_path / "g.safetensors", "--out", tmp_path / "out", *options)
+    models = {model.name: model for model in read_manifest(tmp_path / "out").models}
+    assert models["g-synthesis"].written_for == written_for
+    assert models["g-mapping"].written_for == ""
+
+
 def test_large_images_are_checked_in_small_batches() -> None:
     sizes = dict.fromkeys((4, 8, 16, 32, 64, 128, 256, 512), 1)
     with torch.device("meta"):
