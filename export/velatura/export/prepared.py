@@ -48,7 +48,7 @@ def prepared(synthesis: SynthesisNetwork, provider: Provider = Provider.CPU) -> 
             for name in ("conv0", "conv1"):
                 layer = getattr(block, name, None)
                 if isinstance(layer, SynthesisLayer):
-                    setattr(block, name, _PreparedLayer(layer, on_cpu))
+                    setattr(block, name, _prepared(layer, on_cpu))
             block.torgb = _PreparedToRGB(block.torgb)
     return result.eval()
 
@@ -80,83 +80,98 @@ def _affine(layer: FullyConnected, gain: float = 1.0) -> nn.Linear:
 
 
 class _PreparedLayer(nn.Module):
-    """`SynthesisLayer`: x [N, in, H, W], w [N, w_dim] → [N, out, R, R]."""
+    """`SynthesisLayer`: x [N, in, H, W], w [N, w_dim] → [N, out, R, R]. `weight` [out, in, 3, 3] is
+    the layer's at the scale that it is used at."""
 
-    def __init__(self, layer: SynthesisLayer, on_cpu: bool) -> None:
+    def __init__(self, layer: SynthesisLayer, weight: Tensor) -> None:
         super().__init__()
-        weight = layer.weight * layer.weight_gain
         self.affine = _affine(layer.affine)
         self.energy = fixed(weight.square().sum(dim=(2, 3)).t())  # [in, out]
         self.noise = fixed(layer.noise_const * (layer.noise_strength * _GAIN))  # [R, R]
         self.clamp = layer.conv_clamp
-        self.convolution = _convolution(layer, weight, layer.bias * _GAIN, on_cpu)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w)  # [N, in]
         norm = torch.rsqrt(styles.square() @ self.energy + 1e-8) * _GAIN  # [N, out]
-        scaled = x * styles[:, :, None, None]
-        x = F.leaky_relu(self.convolution(scaled, norm[:, :, None, None]) + self.noise, 0.2)
+        x = self.convolve(x * styles[:, :, None, None], norm[:, :, None, None]) + self.noise
+        x = F.leaky_relu(x, 0.2)
         return x.clamp(-self.clamp, self.clamp) if self.clamp else x
 
+    def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
+        """x [N, in, H, W], norm [N, out, 1, 1] → [N, out, R, R], demodulated, with the bias."""
+        raise NotImplementedError
 
-def _convolution(layer: SynthesisLayer, weight: Tensor, bias: Tensor, on_cpu: bool) -> nn.Module:
-    """x [N, in, H, W], norm [N, out, 1, 1] → [N, out, R, R], demodulated, with the bias."""
+
+def _prepared(layer: SynthesisLayer, on_cpu: bool) -> _PreparedLayer:
+    weight = layer.weight * layer.weight_gain
+    if on_cpu and _is_winograd(layer):
+        return _Winograd(layer, weight)
     if layer.up_taps is None:
-        winograd = on_cpu and _is_winograd(layer)
-        return (_Winograd if winograd else _Plain)(weight, bias)
+        return _Plain(layer, weight)
     if on_cpu and _is_phased(layer):
-        return PhasedUpsampling(weight, bias, layer.up_taps)
+        return _Phased(layer, weight, layer.up_taps)
     if layer.form in (None, UpsamplingForm.FILTERED):
-        return _Filtered(weight, bias, layer.up_taps)
-    return _Formed(weight, bias, layer.up_taps, layer.form)
+        return _Filtered(layer, weight, layer.up_taps)
+    return _Formed(layer, weight, layer.up_taps, layer.form)
 
 
-class _Plain(nn.Module):
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.weight, self.bias = fixed(weight), fixed(bias[:, None, None])
+class _Plain(_PreparedLayer):
+    def __init__(self, layer: SynthesisLayer, weight: Tensor) -> None:
+        super().__init__(layer, weight)
+        self.weight, self.bias = fixed(weight), fixed(layer.bias * _GAIN)
 
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, padding=1) * norm + self.bias
+    def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, padding=1) * norm + self.bias[:, None, None]
 
 
-class _Winograd(nn.Module):
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.convolution, self.bias = WinogradConvolution(weight), fixed(bias)
+class _Winograd(_PreparedLayer):
+    def __init__(self, layer: SynthesisLayer, weight: Tensor) -> None:
+        super().__init__(layer, weight)
+        self.convolution, self.bias = WinogradConvolution(weight), fixed(layer.bias * _GAIN)
 
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
         x = self.convolution(x) * norm.permute(0, 2, 3, 1) + self.bias  # [N, R, R, out]
         return x.permute(0, 3, 1, 2)
 
 
-class _Filtered(nn.Module):
+class _Phased(_PreparedLayer):
+    def __init__(self, layer: SynthesisLayer, weight: Tensor, taps: Sequence[int]) -> None:
+        super().__init__(layer, weight)
+        self.convolution = PhasedUpsampling(weight, layer.bias * _GAIN, taps)
+
+    def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
+        result: Tensor = self.convolution(x, norm)
+        return result
+
+
+class _Filtered(_PreparedLayer):
     """A transposed convolution with the kernel as it is, and the filter on each channel."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, taps: Sequence[int]) -> None:
-        super().__init__()
+    def __init__(self, layer: SynthesisLayer, weight: Tensor, taps: Sequence[int]) -> None:
+        super().__init__(layer, weight)
         self.weight = fixed(weight.flip((2, 3)).transpose(0, 1))
-        self.bias = fixed(bias)
+        self.bias = fixed(layer.bias * _GAIN)
         kernel = filter_kernel(weight, taps).flip((2, 3))
         self.filter = fixed(kernel.expand(weight.shape[0], 1, -1, -1))
         self.margin = (len(taps) - 2) // 2
 
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
         x = F.conv_transpose2d(x, self.weight, stride=2) * norm  # [N, out, 2H + 1, 2W + 1]
         channels = self.filter.shape[0]
         return F.conv2d(x, self.filter, self.bias, padding=self.margin, groups=channels)
 
 
-class _Formed(nn.Module):
+class _Formed(_PreparedLayer):
     def __init__(
-        self, weight: Tensor, bias: Tensor, taps: Sequence[int], form: UpsamplingForm
+        self, layer: SynthesisLayer, weight: Tensor, taps: Sequence[int], form: UpsamplingForm
     ) -> None:
-        super().__init__()
-        self.weight, self.bias = fixed(weight), fixed(bias[:, None, None])
+        super().__init__(layer, weight)
+        self.weight, self.bias = fixed(weight), fixed(layer.bias * _GAIN)
         self.taps, self.form = taps, form
 
-    def forward(self, x: Tensor, norm: Tensor) -> Tensor:
-        return upsample_convolve(x, self.weight, self.taps, self.form) * norm + self.bias
+    def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
+        x = upsample_convolve(x, self.weight, self.taps, self.form)
+        return x * norm + self.bias[:, None, None]
 
 
 class _PreparedToRGB(nn.Module):
