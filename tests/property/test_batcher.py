@@ -169,6 +169,7 @@ def test_cancelled_and_expired_are_never_dispatched(
     """All of them queue behind a run that ends only after the cancellations and deadlines."""
     gate = threading.Event()
     seen: set[int] = set()
+    in_time: list[bool] = []  # whether the cancellations came before the deadline
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         seen.update(inputs["x"].ravel().tolist())
@@ -191,6 +192,7 @@ def test_cancelled_and_expired_are_never_dispatched(
         for task, (_, cancelled, _) in zip(tasks, waiting, strict=True):
             if cancelled:
                 task.cancel()
+        in_time.append(time.monotonic() < soon)
         while time.monotonic() < soon:  # noqa: ASYNC110 - the clock changes it
             await asyncio.sleep(0.002)
         await asyncio.sleep(0.002)
@@ -208,9 +210,10 @@ def test_cancelled_and_expired_are_never_dispatched(
         zip(waiting, results, strict=True)
     ):
         if cancelled or expires:
-            # On a machine that stalls, a deadline may pass before the cancellation.
-            wanted = (asyncio.CancelledError,) * cancelled + (DeadlineExceeded,) * expires
-            assert isinstance(result, wanted)
+            wanted = asyncio.CancelledError if cancelled else DeadlineExceeded
+            # On a machine that stalled, the deadline was first.
+            late = cancelled and expires and in_time == [False]
+            assert isinstance(result, (wanted, DeadlineExceeded) if late else wanted)
             assert number not in seen
         else:
             np.testing.assert_array_equal(result["y"], np.full(count, number))

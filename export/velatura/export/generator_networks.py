@@ -13,7 +13,7 @@ from velatura.export.formats import Provider
 from velatura.export.networks.encoder import Encoder
 from velatura.export.networks.segmenter import SegmenterConfig
 from velatura.export.networks.stylegan2 import Generator, GeneratorConfig
-from velatura.export.prepared import prepared, suits_cpus_alone
+from velatura.export.prepared import prepared, written_for
 from velatura.export.specification import Background, NetworkSpec, Port
 from velatura.v1 import bundle_pb2
 
@@ -57,14 +57,13 @@ def synthesis_spec(
 ) -> NetworkSpec:
     """W+ → image, traced as `provider` runs it fastest."""
     config = generator.config
-    suits_one = provider is Provider.CPU and suits_cpus_alone(generator.synthesis)
     inputs, outputs = (latents(config),), (picture("image", config.resolution),)
     return NetworkSpec(
         name=name,
         role=bundle_pb2.ROLE_SYNTHESIS,
         module=generator.synthesis,
         traced=prepared(generator.synthesis, provider),
-        written_for=provider if suits_one else "",
+        written_for=written_for(generator.synthesis, provider),
         inputs=inputs,
         outputs=outputs,
         background=origin.background(

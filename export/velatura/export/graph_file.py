@@ -22,7 +22,7 @@ from velatura.export.inversion_networks import ITERATIONS
 from velatura.export.networks.fused import Reconstruction, Renderer, SampleRenderer, noise_size
 from velatura.export.networks.stylegan2 import Generator, SynthesisNetwork
 from velatura.export.own_bundle import bundle_name, describe_encoder, origin_of
-from velatura.export.prepared import prepared
+from velatura.export.prepared import prepared, written_for
 from velatura.export.specification import NetworkSpec, Port
 from velatura.v1 import bundle_pb2
 
@@ -110,6 +110,7 @@ def graph_spec(
         role=bundle_pb2.ROLE_UNSPECIFIED,
         module=module,
         traced=traced,
+        written_for="" if noisy else written_for(generator.synthesis, options.provider),
         inputs=tuple(inputs),
         outputs=(output,),
         background=origin.background(

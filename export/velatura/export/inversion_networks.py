@@ -11,7 +11,7 @@ from velatura.export.formats import Provider
 from velatura.export.generator_networks import Origin, latents, picture
 from velatura.export.networks.inversion import DirectInversion, IterativeInversion
 from velatura.export.networks.stylegan2 import Generator
-from velatura.export.prepared import prepared, suits_cpus_alone
+from velatura.export.prepared import prepared, written_for
 from velatura.export.specification import NetworkSpec
 from velatura.v1 import bundle_pb2
 
@@ -69,11 +69,11 @@ def inversion_spec(
 ) -> NetworkSpec:
     """Image → W+ of this generator; ReStyle's passes and its generator are inside the graph."""
     module = inversion_module(encoder, generator, iterations)
-    traced, suits_one = None, False
+    traced, suits = None, ""
     if encoder.iterative:
         quick = prepared(generator.synthesis, provider)
         traced = inversion_module(encoder, generator, iterations, quick)
-        suits_one = provider is Provider.CPU and suits_cpus_alone(generator.synthesis)
+        suits = written_for(generator.synthesis, provider)
     config = generator.config
     inputs, outputs = (picture("image", config.resolution),), (latents(config),)
     passes = f", {iterations} passes with the generator between" if encoder.iterative else ""
@@ -83,7 +83,7 @@ def inversion_spec(
         role=bundle_pb2.ROLE_ENCODER,
         module=module,
         traced=traced,
-        written_for=provider if suits_one else "",
+        written_for=suits,
         inputs=inputs,
         outputs=outputs,
         background=origin.background(

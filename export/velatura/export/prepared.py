@@ -53,11 +53,12 @@ def prepared(synthesis: SynthesisNetwork, provider: Provider = Provider.CPU) -> 
     return result.eval()
 
 
-def suits_cpus_alone(synthesis: SynthesisNetwork) -> bool:
-    """Whether `prepared` writes this network for onnxruntime's CPU kernels otherwise than for all
-    the others."""
+def written_for(synthesis: SynthesisNetwork, provider: Provider) -> str:
+    """The provider that `prepared` writes this network for otherwise than for the others; empty
+    where its form for `provider` is everybody's."""
     layers = [each for each in synthesis.modules() if isinstance(each, SynthesisLayer)]
-    return any(_is_phased(layer) or _is_winograd(layer) for layer in layers)
+    rewritten = any(_is_phased(layer) or _is_winograd(layer) for layer in layers)
+    return provider if provider is Provider.CPU and rewritten else ""
 
 
 def _is_phased(layer: SynthesisLayer) -> bool:

@@ -284,7 +284,7 @@ class Batcher:
             batch.overdue = later(patience, self._give_up_on, batch)
             return
         batch.overdue = None
-        self._crew.give_up_on(batch)
+        self._crew.release(batch)
         self.gate.give(batch.lane.threads)
         self.gate.pump()
 

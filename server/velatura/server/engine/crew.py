@@ -34,8 +34,8 @@ class Crew:
         batch.ticket = Ticket(batch.lane.threads, partial(self._launch, batch, work, back))
         self._relay.start(batch.ticket)
 
-    def give_up_on(self, batch: Batch) -> None:
-        """`batch` hangs: others may have its CPUs."""
+    def release(self, batch: Batch) -> None:
+        """`batch` has ended, or hangs: others may have its CPUs."""
         if batch.ticket is not None:
             self._relay.end(batch.ticket)
 
@@ -73,6 +73,6 @@ class Crew:
         """On any thread. The next run goes first: the loop has answers to send before it would
         come to that.
         """
-        self.give_up_on(batch)
+        self.release(batch)
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
             loop.call_soon_threadsafe(returned, batch, ran)

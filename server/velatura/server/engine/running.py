@@ -27,7 +27,6 @@ class Batch:
     lane: Lane
     items: int
     elements: int
-    work: float
     expected_s: float
     trace: BatchTrace | None
     begun: float | None = None
@@ -79,14 +78,12 @@ class Running:
 
     def add(self, chunks: list[Chunk], lane: Lane, trace: BatchTrace | None) -> Batch:
         """`chunks` go to the device together."""
-        work = sum(chunk.work for chunk in chunks)
         batch = Batch(
             chunks,
             lane,
             items=sum(chunk.items for chunk in chunks),
             elements=sum(chunk.elements for chunk in chunks),
-            work=work,
-            expected_s=lane.cost.estimate(work),
+            expected_s=lane.cost.estimate(sum(chunk.work for chunk in chunks)),
             trace=trace,
         )
         self._batches.append(batch)
