@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -67,14 +67,11 @@ class Candidate:
     for_openvino: Path
 
 
-def embedded(weights: Path, bundle: Path, folder: Path) -> list[Candidate]:
-    """The avatars as shipped, and as one's own generator would be exported now."""
+def embedded(weights: Path, bundle: Path) -> Candidate:
+    """The avatars as shipped, which are written alike for all providers."""
     spec = synthesis_spec("avatar-synthesis", load_generator(weights), _NOWHERE)
-    shipped = replace(spec, traced=None)
-    anew = replace(spec, name="avatars exported now")
-    # Written alike for all providers.
-    kept, written = bundle / "avatar-synthesis.onnx", _export(anew, folder)
-    return [Candidate(shipped, kept, kept), Candidate(anew, written, written)]
+    graph = bundle / f"{spec.name}.onnx"
+    return Candidate(spec, graph, graph)
 
 
 def stylegan2_ada(folder: Path) -> Candidate:
@@ -320,7 +317,7 @@ def main() -> None:
         folder, candidates = Path(scratch), []
         if chosen.only != "ada":
             weights = chosen.weights / "avatar-generator.safetensors"
-            candidates += embedded(weights, chosen.bundle, folder)
+            candidates.append(embedded(weights, chosen.bundle))
         if chosen.only != "avatar":
             candidates.append(stylegan2_ada(folder))
         print(f"torch {torch.__version__}, onnxruntime {ort.__version__}, {cores} CPUs, numpy "

@@ -37,7 +37,7 @@ class PaperForm:
             start += 1
             # Without a latent of its own: the next block's first layer reads it, too.
             new = _to_rgb(block.torgb, x, w_plus[:, start])  # [N, 3, R, R]
-            picture = new if picture is None else _doubled(picture, block.rgb_taps) + new
+            picture = new if picture is None else _doubled(picture, block.skip.taps) + new
         if picture is None:  # for the type checker: there is always a 4×4 block
             raise AssertionError("no resolutions")
         return picture

@@ -146,7 +146,7 @@ class _HalfBlock(SynthesisBlock):
     def __init__(self, block: SynthesisBlock) -> None:
         nn.Module.__init__(self)
         self.first = False
-        self.rgb_taps = block.rgb_taps
+        self.skip = block.skip
         self.conv0: Any = _HalfLayer(block.conv0)
         self.conv1: Any = _HalfLayer(block.conv1)
         self.torgb: Any = _HalfToRGB(block.torgb)

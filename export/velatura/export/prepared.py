@@ -2,7 +2,8 @@
 
 What the paper's formula does at run time to every sample and channel is moved, exactly, to where it
 costs nothing: the leaky ReLU's gain into norms, noise and bias (positive factors pass through it),
-an up-sampling layer's bias into its filter, RGB's styles from the pictures into the 3 × C weights.
+an up-sampling layer's bias into its filter and another's into its noise, RGB's styles from the
+pictures into the 3 × C weights.
 The network under training stays as the paper writes it; the graph is compared with that one.
 
 For onnxruntime's CPU kernels the convolutions are written in other ways besides
@@ -28,6 +29,7 @@ from velatura.export.networks.stylegan2 import (
     SynthesisLayer,
     SynthesisNetwork,
     ToRGB,
+    UpsampledRGB,
 )
 from velatura.export.networks.upsampling import UpsamplingForm, filter_kernel, upsample_convolve
 
@@ -36,6 +38,11 @@ _GAIN = math.sqrt(2)
 # these numbers of channels, and of channels times pixels of a row, they were not worth it.
 _WINOGRAD_CHANNELS = 128
 _WINOGRAD_ROW = 4096
+# Products of whole rows grow with the third power of the picture's size.
+_SKIP_RESOLUTION = 256
+# Noise and bias are one constant of out × R × R numbers up to this many, a MiB of the file; beyond,
+# reading it costs what a second pass costs.
+_SHIFT_NUMBERS = 2**18
 
 
 def prepared(synthesis: SynthesisNetwork, provider: Provider = Provider.CPU) -> SynthesisNetwork:
@@ -49,6 +56,8 @@ def prepared(synthesis: SynthesisNetwork, provider: Provider = Provider.CPU) -> 
                 layer = getattr(block, name, None)
                 if isinstance(layer, SynthesisLayer):
                     setattr(block, name, _prepared(layer, on_cpu))
+            if 4 < resolution <= _SKIP_RESOLUTION:
+                block.skip = _PreparedSkip(block.skip, resolution // 2, block.torgb.weight)
             block.torgb = _PreparedToRGB(block.torgb)
     return result.eval()
 
@@ -82,24 +91,29 @@ def _affine(layer: FullyConnected, gain: float = 1.0) -> nn.Linear:
 
 class _PreparedLayer(nn.Module):
     """`SynthesisLayer`: x [N, in, H, W], w [N, w_dim] → [N, out, R, R]. `weight` [out, in, 3, 3] is
-    the layer's at the scale that it is used at."""
+    the layer's at the scale that it is used at; where `bias_within`, `convolve` adds the bias."""
 
-    def __init__(self, layer: SynthesisLayer, weight: Tensor) -> None:
+    def __init__(self, layer: SynthesisLayer, weight: Tensor, *, bias_within: bool = False) -> None:
         super().__init__()
         self.affine = _affine(layer.affine)
         self.energy = fixed(weight.square().sum(dim=(2, 3)).t())  # [in, out]
-        self.noise = fixed(layer.noise_const * (layer.noise_strength * _GAIN))  # [R, R]
+        noise = layer.noise_const * (layer.noise_strength * _GAIN)  # [R, R]
+        bias = (layer.bias * _GAIN)[:, None, None]  # [out, 1, 1]
+        together = not bias_within and len(bias) * noise.numel() <= _SHIFT_NUMBERS
+        self.noise = fixed(noise + bias if together else noise)  # [R, R] or [out, R, R]
+        self.bias = None if together or bias_within else fixed(bias)
         self.clamp = layer.conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w)  # [N, in]
         norm = torch.rsqrt(styles.square() @ self.energy + 1e-8) * _GAIN  # [N, out]
-        x = self.convolve(x * styles[:, :, None, None], norm[:, :, None, None]) + self.noise
-        x = F.leaky_relu(x, 0.2)
+        x = self.convolve(x * styles[:, :, None, None], norm[:, :, None, None])
+        x = x if self.bias is None else x + self.bias
+        x = F.leaky_relu(x + self.noise, 0.2)
         return x.clamp(-self.clamp, self.clamp) if self.clamp else x
 
     def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
-        """x [N, in, H, W], norm [N, out, 1, 1] → [N, out, R, R], demodulated, with the bias."""
+        """x [N, in, H, W], norm [N, out, 1, 1] → [N, out, R, R], demodulated."""
         raise NotImplementedError
 
 
@@ -119,25 +133,25 @@ def _prepared(layer: SynthesisLayer, on_cpu: bool) -> _PreparedLayer:
 class _Plain(_PreparedLayer):
     def __init__(self, layer: SynthesisLayer, weight: Tensor) -> None:
         super().__init__(layer, weight)
-        self.weight, self.bias = fixed(weight), fixed(layer.bias * _GAIN)
+        self.weight = fixed(weight)
 
     def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, padding=1) * norm + self.bias[:, None, None]
+        return F.conv2d(x, self.weight, padding=1) * norm
 
 
 class _Winograd(_PreparedLayer):
     def __init__(self, layer: SynthesisLayer, weight: Tensor) -> None:
         super().__init__(layer, weight)
-        self.convolution, self.bias = WinogradConvolution(weight), fixed(layer.bias * _GAIN)
+        self.convolution = WinogradConvolution(weight)
 
     def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
-        x = self.convolution(x) * norm.permute(0, 2, 3, 1) + self.bias  # [N, R, R, out]
+        x = self.convolution(x) * norm.permute(0, 2, 3, 1)  # [N, R, R, out]
         return x.permute(0, 3, 1, 2)
 
 
 class _Phased(_PreparedLayer):
     def __init__(self, layer: SynthesisLayer, weight: Tensor, taps: Sequence[int]) -> None:
-        super().__init__(layer, weight)
+        super().__init__(layer, weight, bias_within=True)
         self.convolution = PhasedUpsampling(weight, layer.bias * _GAIN, taps)
 
     def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
@@ -149,9 +163,9 @@ class _Filtered(_PreparedLayer):
     """A transposed convolution with the kernel as it is, and the filter on each channel."""
 
     def __init__(self, layer: SynthesisLayer, weight: Tensor, taps: Sequence[int]) -> None:
-        super().__init__(layer, weight)
+        super().__init__(layer, weight, bias_within=True)
         self.weight = fixed(weight.flip((2, 3)).transpose(0, 1))
-        self.bias = fixed(layer.bias * _GAIN)
+        self.filter_bias = fixed(layer.bias * _GAIN)
         kernel = filter_kernel(weight, taps).flip((2, 3))
         self.filter = fixed(kernel.expand(weight.shape[0], 1, -1, -1))
         self.margin = (len(taps) - 2) // 2
@@ -159,7 +173,7 @@ class _Filtered(_PreparedLayer):
     def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
         x = F.conv_transpose2d(x, self.weight, stride=2) * norm  # [N, out, 2H + 1, 2W + 1]
         channels = self.filter.shape[0]
-        return F.conv2d(x, self.filter, self.bias, padding=self.margin, groups=channels)
+        return F.conv2d(x, self.filter, self.filter_bias, padding=self.margin, groups=channels)
 
 
 class _Formed(_PreparedLayer):
@@ -167,12 +181,11 @@ class _Formed(_PreparedLayer):
         self, layer: SynthesisLayer, weight: Tensor, taps: Sequence[int], form: UpsamplingForm
     ) -> None:
         super().__init__(layer, weight)
-        self.weight, self.bias = fixed(weight), fixed(layer.bias * _GAIN)
+        self.weight = fixed(weight)
         self.taps, self.form = taps, form
 
     def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
-        x = upsample_convolve(x, self.weight, self.taps, self.form)
-        return x * norm + self.bias[:, None, None]
+        return upsample_convolve(x, self.weight, self.taps, self.form) * norm
 
 
 class _PreparedToRGB(nn.Module):
@@ -191,3 +204,20 @@ class _PreparedToRGB(nn.Module):
         out = out.clamp(-self.clamp, self.clamp) if self.clamp else out
         picture: Tensor = out.unflatten(2, x.shape[2:])  # [N, 3, R, R]
         return picture
+
+
+class _PreparedSkip(nn.Module):
+    """`UpsampledRGB` of pictures of one size as a product along each axis: [N, 3, R, R] →
+    [N, 3, 2R, 2R]. Of three channels, a convolution has too little to compute at once."""
+
+    def __init__(self, skip: UpsampledRGB, size: int, like: Tensor) -> None:
+        super().__init__()
+        taps = like.new_tensor(skip.taps) * (2 / sum(skip.taps))
+        margin = (len(taps) - 2) // 2
+        apart = torch.eye(size, dtype=like.dtype)[:, None]  # [R, 1, R], a sample each
+        spread = F.conv_transpose1d(apart, taps[None, None], stride=2, padding=margin)[:, 0]
+        self.across, self.down = fixed(spread), fixed(spread.t())  # [R, 2R], [2R, R]
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        wide: Tensor = self.down @ (rgb @ self.across)
+        return wide

@@ -19,7 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from velatura.export.networks.upsampling import UpsamplingForm, upsample_convolve
+from velatura.export.networks.upsampling import (
+    UpsamplingForm,
+    filter_kernel,
+    upsample_convolve,
+)
 
 _LEAKY_SLOPE = 0.2
 _LEAKY_GAIN = math.sqrt(2)  # keeps the variance of a leaky ReLU's output near one
@@ -221,6 +225,19 @@ class ToRGB(nn.Module):
         return _clamped(out + self.bias[:, None, None], self.conv_clamp)  # [N, 3, R, R]
 
 
+class UpsampledRGB(nn.Module):
+    """The picture so far at twice the size, low-pass filtered: [N, 3, H, W] → [N, 3, 2H, 2W]."""
+
+    def __init__(self, taps: Sequence[int]) -> None:
+        super().__init__()
+        self.taps = tuple(taps)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        kernel = filter_kernel(rgb, self.taps).expand(3, 1, -1, -1)  # [3, 1, t, t]
+        margin = (len(self.taps) - 2) // 2
+        return F.conv_transpose2d(rgb, kernel, stride=2, padding=margin, groups=3)
+
+
 class SynthesisBlock(nn.Module):
     """One resolution: an up-sampling layer (but at 4×4), a second layer, and the skip to RGB."""
 
@@ -228,7 +245,7 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         out_channels = config.channels[resolution]
         self.first = resolution == 4
-        self.rgb_taps = tuple(config.rgb_filter)
+        self.skip: nn.Module = UpsampledRGB(config.rgb_filter)
         if self.first:
             self.const = nn.Parameter(torch.randn(out_channels, 4, 4))
         else:
@@ -244,17 +261,7 @@ class SynthesisBlock(nn.Module):
             x = self.conv1(x, ws[:, 0])
             return x, self.torgb(x, ws[:, 1])
         x = self.conv1(self.conv0(x, ws[:, 0]), ws[:, 1])
-        rgb = _upsample_rgb(rgb, self.rgb_taps) + self.torgb(x, ws[:, 2])
-        return x, rgb
-
-
-def _upsample_rgb(rgb: Tensor, taps: Sequence[int]) -> Tensor:
-    """[N, 3, H, W] → [N, 3, 2H, 2W], low-pass filtered."""
-    filter_1d = torch.tensor(taps, dtype=rgb.dtype, device=rgb.device)
-    filter_1d = filter_1d * (2 / filter_1d.sum())
-    kernel = torch.outer(filter_1d, filter_1d).expand(3, 1, -1, -1)  # [3, 1, t, t]
-    margin = (len(taps) - 2) // 2
-    return F.conv_transpose2d(rgb, kernel, stride=2, padding=margin, groups=3)
+        return x, self.skip(rgb) + self.torgb(x, ws[:, 2])
 
 
 class SynthesisNetwork(nn.Module):
