@@ -371,3 +371,36 @@ def test_masks_read_transparent_as_black() -> None:
     grey = noise(16, 16, 1)
     picture = codecs.decode(file_of(Image.fromarray(grey)), LIMITS, "mask")
     np.testing.assert_array_equal(picture.luminance(), grey)
+
+
+MOST = 1000
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP"])
+def test_a_plain_file_costs_its_pixels(fmt: str) -> None:
+    assert codecs.decoding_cost(file_of(Image.fromarray(noise(30, 20)), fmt), MOST) == 600
+
+
+def text(kind: bytes, content: bytes) -> bytes:
+    plain = file_of(Image.new("RGB", (8, 8)))
+    return plain[:33] + chunk(kind, content) + plain[33:]  # after IHDR
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not an image",
+        file_of(Image.fromarray(noise(40, 30))),  # more pixels
+        file_of(Image.new("RGB", (8, 8)), icc_profile=ImageCms.ImageCmsProfile(
+            ImageCms.createProfile("LAB")).tobytes()),
+        file_of(Image.new("RGB", (8, 8)), "JPEG", icc_profile=b"profile"),
+        file_of(Image.new("RGB", (8, 8)), "WEBP", icc_profile=b"profile"),
+        text(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 19))),
+        text(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(1 << 19))),
+        text(b"prVt", bytes(10_000)),  # far more bytes than the pixels have
+        file_of(Image.new("RGB", (8, 8)), "JPEG") + b"\xff\xda" * 13,
+    ],
+)  # fmt: skip
+def test_what_may_take_longer_costs_more_than_any_limit(data: bytes) -> None:
+    assert codecs.decoding_cost(data, MOST) > MOST

@@ -75,6 +75,7 @@ class FakeEngine:
         self.delays: dict[str, float] = {}
         self.not_ready: set[str] = set()
         self.providers: dict[str, str] = {}
+        self.leaves_cpus = True
 
     def provider(self, model: str) -> str:
         return self.providers.get(model, "CPUExecutionProvider")

@@ -85,6 +85,12 @@ class Engine(Protocol):
     def provider(self, model: str) -> str:
         """Execution provider that really runs `model`, "" before the start, or ModelNotFound."""
 
+    @property
+    def leaves_cpus(self) -> bool:
+        """Whether what is done on another thread is done beside the networks: they run, and leave
+        CPUs free or need none.
+        """
+
     def reserve(
         self, stages: Stages, deadline: float | None, *, nbytes: int = 0, admit: bool = True
     ) -> Promise:
@@ -169,6 +175,11 @@ class LocalEngine:
         self._bundle.model(model)
         loaded = self._loaded.get(model)
         return loaded.provider if loaded else ""
+
+    @property
+    def leaves_cpus(self) -> bool:
+        """See `Engine.leaves_cpus`."""
+        return self._gate.leaves_cpus
 
     def batcher(self, model: str) -> Batcher:
         """The scheduler of `model`, for tests and diagnosis; raises ModelNotFound, or Draining

@@ -18,6 +18,8 @@ from velatura.server.engine.standing import Priority
 
 # What was outstanding so long ago counts a third: callers that have just been answered come back.
 FADING_S = 0.1
+# Up to so many, networks under load want all of them, and one thread can do the rest.
+FEW_CPUS = 2
 
 
 class Member(Protocol):
@@ -67,6 +69,11 @@ class Gate:
     def free_cpus(self) -> int:
         """CPUs that are idle; 0 where everybody passes and nobody counts."""
         return 0 if self.cpus is None else max(0, self.cpus - self.used)
+
+    @property
+    def leaves_cpus(self) -> bool:
+        """Whether another thread would run beside the networks, rather than in their place."""
+        return self.cpus is None or (self.cpus > FEW_CPUS and self.used > 0)
 
     def lets_ahead(self, threads: int) -> bool:
         """Whether a run of so many CPUs may be made ready behind those that hold all of them, to

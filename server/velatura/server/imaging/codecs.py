@@ -28,6 +28,11 @@ from velatura.server.imaging.png_rows import holds_every_row, is_interlaced
 
 _EXIF_ORIENTATION = 0x0112
 _RAW_CHANNELS = (1, 3, 4)
+# What may make a file of few pixels take long: colour profiles, and text that Pillow inflates.
+_SLOW_MARKS = (b"iCCP", b"ICC_PROFILE", b"ICCP", b"zTXt", b"iTXt")
+_SCAN_MARK, _USUAL_SCANS = b"\xff\xda", 12
+_MOST_BYTES_A_PIXEL, _BYTES_BESIDE = 5, 4096
+_WEBP_COST = 10  # for each pixel, in those of PNG
 _LONGEST_SIDE = {ImageFormat.JPEG: 65_500, ImageFormat.WEBP: 16_383}
 _PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
@@ -113,6 +118,26 @@ def decode_raw(
     rgb = np.ascontiguousarray(samples[..., :3])
     alpha = np.ascontiguousarray(samples[..., 3]) if channels == 4 else None
     return Picture(rgb, alpha, ImageFormat.RAW)
+
+
+def decoding_cost(data: bytes, most: int) -> int:
+    """The pixels of a file, where they say how long `decode` takes and there are at most `most`;
+    else more than `most`."""
+    too_many = most + 1
+    if len(data) > _MOST_BYTES_A_PIXEL * most + _BYTES_BESIDE:
+        return too_many
+    if any(mark in data for mark in _SLOW_MARKS) or data.count(_SCAN_MARK) > _USUAL_SCANS:
+        return too_many
+    try:
+        header = read_header(data)
+    except ImageError:  # for `decode` to say
+        return too_many
+    return header.width * header.height
+
+
+def encoding_cost(picture: Picture, fmt: ImageFormat) -> int:
+    """How long `encode` takes, as the pixels for which any other step would take as long."""
+    return picture.width * picture.height * (_WEBP_COST if fmt is ImageFormat.WEBP else 1)
 
 
 def encode(

@@ -25,6 +25,7 @@ from velatura.server.pipelines.encode import (
     encoder_runs,
     latents_of,
     picture_of,
+    pixels_in,
     synthesise,
 )
 from velatura.server.pipelines.errors import InvalidRequest
@@ -100,8 +101,9 @@ async def _edit_picture(job: Job, order: EditOrder, picture: Picture, frame: Fra
         w_plus, labels = await _latents_and_labels(job, order, picture, frame)
     edited = apply(moves, w_plus)  # [num_ws, w_dim]
     before, after = await before_and_after(job, w_plus, edited, order.generator)
-    rgb, change = await job.compute(
-        "composite", _composite, picture, before, after, frame, order, labels
+    pixels = pixels_in(picture, order.generator)
+    rgb, change = await job.compute_few(
+        "composite", pixels, _composite, picture, before, after, frame, order, labels
     )
     return Edited(picture.with_rgb(rgb), edited, change)
 
@@ -114,16 +116,18 @@ async def _edit_latents(job: Job, order: EditOrder) -> Edited:
         )
     moves = await moves_of(job, order.steps, order.generator, order.directions)
     edited = apply(moves, order.latents)
+    pixels = pixels_in(None, order.generator)
     if order.region is None:
         (after,) = await synthesise(job, edited[None], order.generator)
-        return Edited(await job.compute("composite", picture_of, after), edited, None)
+        picture = await job.compute_few("composite", pixels, picture_of, after)
+        return Edited(picture, edited, None)
     before, after = await before_and_after(job, order.latents, edited, order.generator)
-    picture = await job.compute("composite", picture_of, before)
+    picture = await job.compute_few("composite", pixels, picture_of, before)
     frame = central_frame(picture.width, picture.height)
     check_region(order.region, order.segmenter, picture)
     labels = await _labels(job, order, picture)
-    rgb, _ = await job.compute(
-        "composite", _composite, picture, before, after, frame, order, labels
+    rgb, _ = await job.compute_few(
+        "composite", pixels, _composite, picture, before, after, frame, order, labels
     )
     return Edited(picture.with_rgb(rgb), edited, None)
 

@@ -38,9 +38,11 @@ async def encode(
         if not reconstruct:
             return Encoding(w_plus)
         image = await reconstruction(job, w_plus, generator)  # [3, R, R]
-    seen = await job.compute("prepare", network_view, picture, frame, generator.resolution)
+    pixels = pixels_in(picture, generator)
+    size = generator.resolution
+    seen = await job.compute_few("prepare", pixels, network_view, picture, frame, size)
     psnr = peak_signal_to_noise(seen[0], image)
-    return Encoding(w_plus, await job.compute("finish", picture_of, image), psnr)
+    return Encoding(w_plus, await job.compute_few("finish", pixels, picture_of, image), psnr)
 
 
 async def encode_centre(job: Job, picture: Picture, generator: GeneratorEntry) -> F32:
@@ -60,7 +62,9 @@ async def latents_of(job: Job, picture: Picture, frame: Frame, generator: Genera
     size = generator.resolution
 
     async def encoded() -> F32:
-        seen = await job.compute("prepare", network_view, picture, frame, size)  # [1, 3, R, R]
+        pixels = pixels_in(picture, generator)
+        # [1, 3, R, R]
+        seen = await job.compute_few("prepare", pixels, network_view, picture, frame, size)
         outputs = await job.infer("encoder", generator.encoder, {"image": seen})
         return frozen(outputs["w_plus"][0])
 
@@ -68,6 +72,12 @@ async def latents_of(job: Job, picture: Picture, frame: Frame, generator: Genera
         return await encoded()
     key = _key(picture, frame, generator)
     return await job.recall(job.caches.latents, "encoder", generator.encoder, key, encoded)
+
+
+def pixels_in(picture: Picture | None, generator: GeneratorEntry) -> int:
+    """Of the larger one of a picture and what the generator sees or makes."""
+    own = 0 if picture is None else picture.width * picture.height
+    return max(own, generator.resolution**2)
 
 
 def encoder_runs(job: Job, picture: Picture, frame: Frame, generator: GeneratorEntry) -> bool:

@@ -12,7 +12,7 @@ from velatura.server.imaging.compositing import ChangeFigures
 from velatura.server.imaging.picture import U8, ImageFormat, Limits, Picture
 from velatura.server.pipelines.caches import digest_of
 from velatura.server.pipelines.errors import InvalidRequest
-from velatura.server.pipelines.job import Job
+from velatura.server.pipelines.job import FEW_PIXELS, Job
 from velatura.server.rpc.backend import Backend
 from velatura.v1 import image_pb2
 
@@ -45,7 +45,8 @@ async def read_image(
 
     async def decoded() -> Picture:
         start = time.monotonic()
-        picture = await job.compute("decode", _decode, image, backend.limits, field)
+        cost = codecs.decoding_cost(image.encoded, FEW_PIXELS) if image.encoded else size
+        picture = await job.compute_few("decode", cost, _decode, image, backend.limits, field)
         pixels = picture.width * picture.height
         _observe(job, backend, "decode", pixels, picture.source_format, start)
         picture.rgb.flags.writeable = False
@@ -99,8 +100,11 @@ async def write_image(
     """The message with a picture in the wanted format."""
     start = time.monotonic()
     quality = options.quality or DEFAULT_QUALITY
-    data = await job.compute("encode", codecs.encode, picture, wanted, quality, options.lossless)
     pixels = picture.width * picture.height
+    cost = codecs.encoding_cost(picture, wanted)
+    data = await job.compute_few(
+        "encode", cost, codecs.encode, picture, wanted, quality, options.lossless
+    )
     job.record.pixels_out += pixels
     _observe(job, backend, "encode", pixels, wanted, start)
     if wanted is not ImageFormat.RAW:
