@@ -105,9 +105,11 @@ def to_planes(rgb: U8, lo: float, hi: float) -> F32:
 
 def to_samples(planes: F32, lo: float, hi: float) -> U8:
     """A network's float32 [3, H, W] in [lo, hi] as uint8 [H, W, 3]; what lies beyond is clipped."""
-    scaled = (planes - np.float32(lo)) * np.float32(255 / (hi - lo))  # [3, H, W]
-    samples = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-    return np.ascontiguousarray(samples.transpose(1, 2, 0))  # [H, W, 3]
+    scaled = planes - np.float32(lo)  # [3, H, W]
+    scaled *= np.float32(255 / (hi - lo))
+    np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled)
+    # OpenCV interleaves planes several times as fast as numpy copies a transposed view.
+    return np.asarray(cv2.merge(list(scaled.astype(np.uint8))), np.uint8)  # [H, W, 3]
 
 
 def to_pixels(planes: F32) -> F32:
