@@ -75,7 +75,7 @@ async def latents_of(job: Job, picture: Picture, frame: Frame, generator: Genera
 
 
 def pixels_in(picture: Picture | None, generator: GeneratorEntry) -> int:
-    """Of the larger one of a picture and what the generator sees or makes."""
+    """Pixels of the picture or of the generator's own, whichever are more."""
     own = 0 if picture is None else picture.width * picture.height
     return max(own, generator.resolution**2)
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 # As many pixels (128×128) take about a millisecond in any of a pipeline's steps. The loop can be
 # held for that long where another thread would have to take a CPU from somebody first: handing
-# over and back costs up to a third of it.
+# over and back would only add to it.
 FEW_PIXELS = 1 << 14
 
 
@@ -52,7 +52,7 @@ class Job:
         self._workers = workers
         self.picture_bytes = 0  # of the largest picture in the request, as it came
         self._reserved: Promise | None = None
-        self._pixels_s: list[float] = []  # CPU seconds of what has run in the pool
+        self._pixels_s: list[float] = []  # CPU seconds of what was computed on pixels
         self._tenant = tenant
         self._models: dict[str, ModelEntry] = {}
 
@@ -182,9 +182,8 @@ class Job:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """As `compute`, for a function that takes no longer than its `pixels`, the network's
-        included, let expect: few of them are worked on right here where no other thread would be
-        quicker.
+        """As `compute`, for a function whose time goes with `pixels`: few of them are worked on
+        right here, on the loop's thread, where no other thread would be quicker.
         """
         if pixels > FEW_PIXELS or self.engine.leaves_cpus:
             return await self.compute(stage, function, *args, **kwargs)
