@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def _affine(layer: FullyConnected, gain: float = 1.0) -> nn.Linear:
     return linear
 
 
-class _PreparedLayer(nn.Module):
+class _PreparedLayer(nn.Module, ABC):
     """`SynthesisLayer`: x [N, in, H, W], w [N, w_dim] → [N, out, R, R]. `weight` [out, in, 3, 3] is
     the layer's at the scale that it is used at; where `bias_within`, `convolve` adds the bias."""
 
@@ -112,9 +113,9 @@ class _PreparedLayer(nn.Module):
         x = F.leaky_relu(x + self.noise, 0.2)
         return x.clamp(-self.clamp, self.clamp) if self.clamp else x
 
+    @abstractmethod
     def convolve(self, x: Tensor, norm: Tensor) -> Tensor:
         """x [N, in, H, W], norm [N, out, 1, 1] → [N, out, R, R], demodulated."""
-        raise NotImplementedError
 
 
 def _prepared(layer: SynthesisLayer, on_cpu: bool) -> _PreparedLayer:
